@@ -1,0 +1,99 @@
+-- The log: one table, one order, append-only. Everything else can be thrown away and built again.
+
+CREATE TABLE events (
+    position    bigint      PRIMARY KEY,
+    space       text        NOT NULL,
+    stream      text        NOT NULL,
+    version     int         NOT NULL CHECK (version >= 1),
+    type        text        NOT NULL,
+    schema      smallint    NOT NULL DEFAULT 1,
+    at          timestamptz NOT NULL,
+    actor       text        NOT NULL,
+    correlation text        NOT NULL,
+    causation   text,
+    data        jsonb       NOT NULL,
+    UNIQUE (stream, version)
+);
+
+-- "Why did this run, and what came of it?"
+CREATE INDEX events_correlation ON events (correlation, position);
+-- "Every RunFailed": each type grows at its own right edge, so this stays cheap to keep.
+CREATE INDEX events_type ON events (type, position);
+-- "What did this person do?" The roles' own events are nearly all of the log and need no index.
+CREATE INDEX events_actor ON events (actor, position) WHERE actor LIKE 'key:%';
+-- Time never runs backwards along position (append_events sees to it), so a block range index is enough.
+CREATE INDEX events_at ON events USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
+
+-- One row: where the log ends. Its row lock is what puts all appends in one order.
+CREATE TABLE log_head (
+    only_row boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
+    log_id   uuid        NOT NULL DEFAULT gen_random_uuid(),
+    position bigint      NOT NULL DEFAULT 0,
+    at       timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 10);
+INSERT INTO log_head DEFAULT VALUES;
+
+-- I3: refused by the database, whoever asks. Statement level, so that an UPDATE that would touch no
+-- row is told as well.
+CREATE FUNCTION refuse_log_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the log is append-only: % on table "events" is refused', TG_OP
+        USING ERRCODE = 'integrity_constraint_violation',
+              HINT = 'Append a new event that says what changed.';
+END $$;
+
+CREATE TRIGGER events_are_append_only
+    BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_log_change();
+
+-- Appends a batch. Call it last in a transaction: the lock on log_head lives until commit.
+--
+--   e_*  the events, in order; e_append is the number of the append an event belongs to, 1, 2, 3 …
+--   r_*  what each append requires: that a stream is at a version (its own stream, and any other it
+--        decided by). An append with one requirement unmet contributes nothing; the others stand.
+--
+-- An append's own stream is always among its requirements and no stream is appended to twice in a
+-- batch; the caller sees to both, the UNIQUE (stream, version) stands behind it.
+--
+-- Every statement in a plpgsql function takes a snapshot of its own under READ COMMITTED, so what
+-- follows the row lock sees everything that was committed before it.
+CREATE FUNCTION append_events(
+    e_append int[], e_stream text[], e_version int[], e_type text[], e_data text[],
+    e_space text[], e_actor text[], e_correlation text[], e_causation text[],
+    r_append int[], r_stream text[], r_version int[],
+    e_schema smallint DEFAULT 1,
+    OUT head_before bigint, OUT head_after bigint, OUT appended_at timestamptz,
+    OUT conflict_append int[], OUT conflict_stream text[], OUT conflict_actual int[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    written int;
+BEGIN
+    SELECT position, greatest(at, clock_timestamp()) INTO head_before, appended_at
+      FROM log_head FOR UPDATE;
+
+    SELECT array_agg(r.append), array_agg(r.stream), array_agg(coalesce(e.version, 0))
+      INTO conflict_append, conflict_stream, conflict_actual
+      FROM unnest(r_append, r_stream, r_version) AS r (append, stream, version)
+      LEFT JOIN LATERAL (
+          SELECT events.version FROM events
+           WHERE events.stream = r.stream ORDER BY events.version DESC LIMIT 1
+      ) AS e ON true
+     WHERE coalesce(e.version, 0) <> r.version;
+
+    INSERT INTO events (position, space, stream, version, type, schema, at, actor,
+                        correlation, causation, data)
+    SELECT head_before + row_number() OVER (ORDER BY n), space, stream, version, type, e_schema,
+           appended_at, actor, correlation, causation, data::jsonb
+      FROM unnest(e_append, e_stream, e_version, e_type, e_data, e_space, e_actor, e_correlation,
+                  e_causation) WITH ORDINALITY
+           AS t (append, stream, version, type, data, space, actor, correlation, causation, n)
+     WHERE conflict_append IS NULL OR append <> ALL (conflict_append);
+    GET DIAGNOSTICS written = ROW_COUNT;
+
+    head_after := head_before + written;
+    IF written > 0 THEN
+        UPDATE log_head SET position = head_after, at = appended_at;
+        -- Wake-ups, not truth: one a batch, because NOTIFY takes a database-wide lock at commit.
+        PERFORM pg_notify('ordinaut_log', head_after::text);
+    END IF;
+END $$;

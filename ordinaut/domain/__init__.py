@@ -1,0 +1,1 @@
+"""What can happen: events, decisions and folds. Pure: no I/O, no clock, no randomness."""

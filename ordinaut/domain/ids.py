@@ -1,0 +1,62 @@
+"""Ids that are computed from what they stand for, so that two who compute one get the same.
+
+UUID version 8 (RFC 9562, section 5.8): 48 bits of milliseconds since the epoch, then a hash.
+Time first keeps the indexes growing at their right edge; the hash makes them deterministic (I7).
+"""
+
+import hashlib
+import os
+import time
+import uuid
+from datetime import datetime
+
+
+def _uuid8(milliseconds: int, digest: bytes) -> uuid.UUID:
+    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80
+    value |= int.from_bytes(digest[:10], "big")
+    value = (value & ~(0xF << 76)) | (0x8 << 76)
+    value = (value & ~(0b11 << 62)) | (0b10 << 62)
+    return uuid.UUID(int=value)
+
+
+def _digest(parts: tuple[str, ...]) -> bytes:
+    # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
+    hasher = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode()
+        hasher.update(len(data).to_bytes(4, "big") + data)
+    return hasher.digest()
+
+
+def cause_id(milliseconds: int, *parts: str) -> str:
+    """The id of what happened at `milliseconds` (since the epoch, UTC) because of `parts`."""
+    return str(_uuid8(milliseconds, _digest(parts)))
+
+
+def task_id(space: str, name: str) -> str:
+    """A task's id. Names are unique within a space and never change, so the id follows from them;
+    two who create the same name therefore meet on one stream and the log lets one through."""
+    digest = _digest(("task", space, name))
+    return str(_uuid8(int.from_bytes(digest[10:16], "big"), digest))
+
+
+def scheduled_run_id(task: str, at: datetime) -> str:
+    """The run of one scheduled instant of a task, whichever clock fires it."""
+    milliseconds = int(at.timestamp() * 1000)
+    return cause_id(milliseconds, "schedule", task, str(milliseconds))
+
+
+def entry_run_id(space: str, stream: str, entry: str, task: str) -> str:
+    """The run a task gets for one Redis stream entry (`entry` is its id, `<ms>-<seq>`)."""
+    head = entry.partition("-")[0]
+    return cause_id(int(head) if head.isdigit() else 0, "entry", space, stream, entry, task)
+
+
+def new_id() -> str:
+    """A fresh id for something that has no natural cause (a request without an Idempotency-Key)."""
+    return str(_uuid8(time.time_ns() // 1_000_000, os.urandom(10)))
+
+
+def keyed_id(milliseconds: int, *parts: str) -> str:
+    """The id for an Idempotency-Key: `parts` alone decide the hash, so pass a time that repeats too."""
+    return cause_id(milliseconds, "key", *parts)

@@ -1,0 +1,276 @@
+"""Appending to the log: expected versions, requirements, and group commit.
+
+Serialised appends cost one commit at a time (see `append_events` in migrations/0001_log.sql). Group
+commit pays it back: an `Appender` keeps one batch in flight, and everything that arrives meanwhile
+goes into the next one, so batches grow with load and a lone append never waits for company.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import orjson
+
+from ordinaut.domain.errors import Unavailable, VersionConflict
+from ordinaut.domain.events import SCHEMA_VERSION, NewEvent
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+APPEND = (
+    "SELECT * FROM append_events($1::int[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[],"
+    " $7::text[], $8::text[], $9::text[], $10::int[], $11::text[], $12::int[], $13::smallint)"
+)
+
+MAX_BATCH_EVENTS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What one caller wants appended to one stream, all or nothing.
+
+    `expected` is the version the stream must be at (0: it must not exist). `requires` maps other
+    streams to the versions they must be at, for a decision that read them. `effects` are changes to
+    other tables that must stand or fall with the events: SQL text to one row of arguments; rows of
+    the same SQL are sent together as one array per argument, so write it over `unnest`.
+    """
+
+    stream: str
+    expected: int
+    events: Sequence[NewEvent]
+    space: str
+    actor: str
+    correlation: str
+    causation: str | None = None
+    requires: Mapping[str, int] = field(default_factory=dict)
+    effects: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The append is on disk: `position` is that of its last event, `at` when it happened (UTC)."""
+
+    position: int
+    version: int
+    at: datetime
+
+
+Outcome = Appended | VersionConflict
+
+
+def encode(data: Mapping[str, Any]) -> str:
+    """An event's data as the JSON text that goes into the log."""
+    return orjson.dumps(data).decode()
+
+
+async def append(connection: Connection, appends: Sequence[Append]) -> list[Outcome]:
+    """Append a batch in the transaction `connection` is in; one outcome each, in order.
+
+    No two appends may name the same stream. The lock on the head of the log is held from here to the
+    end of the transaction: make this the last thing it does. Effects are not carried out here.
+    """
+    number: list[int] = []
+    streams: list[str] = []
+    versions: list[int] = []
+    types: list[str] = []
+    data: list[str] = []
+    spaces: list[str] = []
+    actors: list[str] = []
+    correlations: list[str] = []
+    causations: list[str | None] = []
+    required_by: list[int] = []
+    required_streams: list[str] = []
+    required_versions: list[int] = []
+    for n, item in enumerate(appends):
+        required_by.append(n)
+        required_streams.append(item.stream)
+        required_versions.append(item.expected)
+        for stream, version in item.requires.items():
+            required_by.append(n)
+            required_streams.append(stream)
+            required_versions.append(version)
+        causation = item.causation
+        for version, event in enumerate(item.events, item.expected + 1):
+            number.append(n)
+            streams.append(item.stream)
+            versions.append(version)
+            types.append(event.type)
+            data.append(orjson.dumps(event.data).decode())
+            spaces.append(item.space)
+            actors.append(item.actor)
+            correlations.append(item.correlation)
+            causations.append(causation)
+    row = await connection.fetchrow(
+        APPEND, number, streams, versions, types, data, spaces, actors, correlations, causations,
+        required_by, required_streams, required_versions, SCHEMA_VERSION,
+    )  # fmt: skip
+    assert row is not None
+    return _outcomes(appends, row)
+
+
+def _outcomes(appends: Sequence[Append], row: Mapping[str, Any]) -> list[Outcome]:
+    conflicts: dict[int, VersionConflict] = {}
+    if row["conflict_append"]:
+        for n, stream, actual in zip(
+            row["conflict_append"], row["conflict_stream"], row["conflict_actual"], strict=True
+        ):
+            item = appends[n]
+            own = stream == item.stream
+            # Its own stream first: "it exists already" says more than "what you read has changed".
+            if n not in conflicts or own:
+                conflicts[n] = VersionConflict(stream, item.expected if own else item.requires[stream], actual)
+    position: int = row["head_before"]
+    at: datetime = row["appended_at"]
+    outcomes: list[Outcome] = []
+    for n, item in enumerate(appends):
+        conflict = conflicts.get(n)
+        if conflict is not None:
+            outcomes.append(conflict)
+            continue
+        position += len(item.events)
+        outcomes.append(Appended(position, item.expected + len(item.events), at))
+    return outcomes
+
+
+@dataclass(slots=True)
+class _Waiting:
+    append: Append
+    future: "asyncio.Future[Outcome]"
+
+
+class Appender:
+    """Group commit for one process: `submit` from anywhere, one batch in flight at a time."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._queue: deque[_Waiting] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def append(self, item: Append) -> Appended:
+        """Append and wait until it is on PostgreSQL's disk (I1).
+
+        Raises `VersionConflict` when somebody was first (nothing was changed) and `Unavailable` when
+        the database did not say whether it was appended; trying the same again is then safe, because
+        the expected version lets it in at most once.
+        """
+        outcome = await self.submit(item)
+        if isinstance(outcome, VersionConflict):
+            raise outcome
+        return outcome
+
+    def submit(self, item: Append) -> "asyncio.Future[Outcome]":
+        """Queue an append; the future gives `Appended` or (not raises) `VersionConflict`."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(item, future))
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush(), name="group-commit")
+        return future
+
+    async def append_all(self, items: Sequence[Append]) -> list[Outcome]:
+        """Queue many at once and wait for all; conflicts are among the outcomes, not raised."""
+        return list(await asyncio.gather(*[self.submit(item) for item in items]))
+
+    async def _flush(self) -> None:
+        try:
+            while self._queue:
+                batch = self._take()
+                try:
+                    outcomes = await self._commit([waiting.append for waiting in batch])
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                    await self._one_by_one(batch, error)
+                else:
+                    for waiting, outcome in zip(batch, outcomes, strict=True):
+                        if not waiting.future.done():
+                            waiting.future.set_result(outcome)
+        finally:
+            self._flusher = None
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch, in order of arrival; a second append to one stream waits for the next."""
+        batch: list[_Waiting] = []
+        later: list[_Waiting] = []
+        seen: set[str] = set()
+        events = 0
+        while self._queue and events < MAX_BATCH_EVENTS:
+            waiting = self._queue.popleft()
+            if waiting.append.stream in seen:
+                later.append(waiting)
+                continue
+            seen.add(waiting.append.stream)
+            events += len(waiting.append.events)
+            batch.append(waiting)
+        self._queue.extendleft(reversed(later))
+        return batch
+
+    async def _one_by_one(self, batch: list[_Waiting], error: Exception) -> None:
+        # A server that refuses the statement (a value jsonb cannot hold, say) refuses the whole batch.
+        # Each is tried alone, so that one caller's bad data is not everybody's. With the connection
+        # gone nobody knows whether the batch stands: those callers are told so.
+        alone = len(batch) > 1 and isinstance(error, asyncpg.PostgresError) and not _is_outage(error)
+        for waiting in batch:
+            if waiting.future.done():
+                continue
+            if not alone:
+                waiting.future.set_exception(_told(error))
+                continue
+            try:
+                (outcome,) = await self._commit([waiting.append])
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as its_error:
+                waiting.future.set_exception(_told(its_error))
+            else:
+                waiting.future.set_result(outcome)
+
+    async def _commit(self, items: list[Append]) -> list[Outcome]:
+        """One transaction: effects, then the append. A conflict takes its effects back with it."""
+        async with self._pool.acquire() as connection:
+            if not any(item.effects for item in items):
+                return await append(connection, items)
+            refused: dict[int, VersionConflict] = {}
+            while True:
+                kept = [n for n in range(len(items)) if n not in refused]
+                transaction = connection.transaction()
+                await transaction.start()
+                try:
+                    await _carry_out([items[n] for n in kept], connection)
+                    outcomes = dict(zip(kept, await append(connection, [items[n] for n in kept]), strict=True))
+                    lost = {n: o for n, o in outcomes.items() if isinstance(o, VersionConflict)}
+                    if not any(items[n].effects for n in lost):
+                        await transaction.commit()
+                        return [refused[n] if n in refused else outcomes[n] for n in range(len(items))]
+                    await transaction.rollback()
+                    refused |= lost
+                except BaseException:
+                    with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
+                        await transaction.rollback()
+                    raise
+
+
+async def _carry_out(items: Sequence[Append], connection: Connection) -> None:
+    rows: dict[str, list[tuple[Any, ...]]] = {}
+    for item in items:
+        for sql, row in item.effects.items():
+            rows.setdefault(sql, []).append(row)
+    for sql, arguments in rows.items():
+        await connection.execute(sql, *[list(column) for column in zip(*arguments, strict=True)])
+
+
+def _is_outage(error: Exception) -> bool:
+    return not isinstance(error, asyncpg.PostgresError) or isinstance(
+        error,
+        asyncpg.PostgresConnectionError
+        | asyncpg.OperatorInterventionError
+        | asyncpg.InsufficientResourcesError
+        | asyncpg.PostgresSystemError,
+    )
+
+
+def _told(error: Exception) -> Exception:
+    if not _is_outage(error):
+        return error
+    unavailable = Unavailable("the database does not answer; it is not known whether this was recorded")
+    unavailable.__cause__ = error
+    return unavailable

@@ -1,0 +1,43 @@
+"""Connections to PostgreSQL: one pool a process, JSON decoded by orjson, UTC everywhere."""
+
+from typing import Any
+
+import asyncpg
+import orjson
+
+OUTAGE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+"""What asking PostgreSQL raises while it is stopped, starting, failing over or overloaded. Roles log
+it, wait and try again; it is never a reason to end the process."""
+
+
+def _encode_json(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+async def prepare_connection(connection: asyncpg.Connection) -> None:
+    """Give a connection the codecs that every query here relies on."""
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=_encode_json, decoder=orjson.loads)
+
+
+async def connect(url: str, **settings: str) -> asyncpg.Connection:
+    """One connection of its own, prepared; `settings` are server settings such as `search_path`."""
+    connection = await asyncpg.connect(
+        url, server_settings={"application_name": "ordinaut", "timezone": "UTC"} | settings, timeout=10
+    )
+    await prepare_connection(connection)
+    return connection
+
+
+async def create_pool(url: str, *, size: int, name: str = "ordinaut") -> asyncpg.Pool:
+    """A pool of at most `size` connections; it opens them as they are needed."""
+    return await asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=size,
+        init=prepare_connection,
+        timeout=10,
+        command_timeout=60,
+        # I1 is promised whatever the server's default is.
+        server_settings={"application_name": name, "timezone": "UTC", "synchronous_commit": "on"},
+    )

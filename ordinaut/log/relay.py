@@ -1,0 +1,128 @@
+"""The relay: every event of the log on the Redis stream `ordinaut:log`, in order, under its position.
+
+The resume point is the stream's own last ID, so the relay keeps no state and any number may run.
+Redis is a convenience (I6): stopped, flushed or behind, it is caught up from the log; ahead of the
+log or holding another log's events, it is left alone, loudly.
+"""
+
+import asyncio
+from importlib.resources import files
+from typing import Any
+
+import asyncpg
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from ordinaut.log.database import OUTAGE
+from ordinaut.log.wake import LOG, Notifications, Wake
+
+STREAM = "ordinaut:log"
+OWNER = "{ordinaut:log}:owner"
+BATCH = 1000
+
+# The envelope is made by the server: events reach Redis without being decoded on the way.
+READ = """
+SELECT json_build_object('position', position, 'space', space, 'stream', stream, 'version', version,
+         'type', type, 'schema', schema, 'at', at, 'actor', actor, 'correlation', correlation,
+         'causation', causation, 'data', data)::text
+  FROM events WHERE position > $1 ORDER BY position LIMIT $2
+"""
+
+logger = structlog.get_logger(__name__)
+
+
+class WrongRedis(Exception):
+    """The stream in Redis is not this log's, or is ahead of it; a person has to look."""
+
+
+class Relay:
+    """Publishes the log on Redis until told to stop. `published` is the last position in Redis;
+    `trouble` is a sentence while it cannot publish, else None."""
+
+    def __init__(
+        self, pool: asyncpg.Pool, redis: Redis, notifications: Notifications, *, maxlen: int, poll_seconds: float
+    ) -> None:
+        self._pool = pool
+        self._redis = redis
+        self._maxlen = maxlen
+        self._poll_seconds = poll_seconds
+        self._wake = Wake()
+        self._unhear = notifications.hear(LOG, lambda _: self._wake.set())
+        self._script = (files("ordinaut.log") / "publish.lua").read_text()
+        self._sha: str | None = None
+        self.published = 0
+        self.lag = 0
+        self.trouble: str | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish what is new, then wait; outages of either server are waited out."""
+        try:
+            while not stop.is_set():
+                try:
+                    more = await self.step()
+                except WrongRedis as error:
+                    self._report(str(error), loud=True)
+                    more = False
+                except (RedisError, *OUTAGE) as error:
+                    self._report(f"{type(error).__name__}: {error}")
+                    more = False
+                else:
+                    if self.trouble is not None:
+                        logger.info("relay.recovered", position=self.published)
+                    self.trouble = None
+                if not more:
+                    await self._wake.wait(self._poll_seconds)
+        finally:
+            self._unhear()
+
+    def _report(self, trouble: str, *, loud: bool = False) -> None:
+        if trouble != self.trouble:
+            (logger.error if loud else logger.warning)("relay.cannot_publish", reason=trouble)
+        self.trouble = trouble
+
+    async def step(self) -> bool:
+        """Publish one batch; says whether there may be more. Raises `WrongRedis`."""
+        async with self._pool.acquire() as connection:
+            log = await connection.fetchrow("SELECT log_id::text, position FROM log_head")
+            assert log is not None
+            last = await self._publish(log, 1, [])
+            # An empty stream gets what it can hold; who wants older events reads PostgreSQL.
+            after = last or max(0, log["position"] - self._maxlen)
+            rows = await connection.fetch(READ, after, BATCH) if after < log["position"] else []
+        if rows:
+            last = await self._publish(log, after + 1, [row[0] for row in rows], extra=len(rows))
+        self.published = last
+        self.lag = max(0, log["position"] - last)
+        return len(rows) == BATCH
+
+    async def _publish(self, log: Any, first: int, events: list[str], extra: int = 0) -> int:
+        # Events may have been appended since the head was read: what is given here is in the log.
+        head = max(log["position"], first + extra - 1)
+        arguments = [log["log_id"], self._maxlen, head, first, *events]
+        try:
+            if self._sha is None:
+                self._sha = await self._redis.script_load(self._script)
+            try:
+                last = await self._redis.evalsha(self._sha, 2, STREAM, OWNER, *arguments)
+            except NoScriptError:
+                last = await self._redis.eval(self._script, 2, STREAM, OWNER, *arguments)
+        except ResponseError as error:
+            raise self._explained(error, log["position"]) from error
+        return int(last)
+
+    def _explained(self, error: ResponseError, head: int) -> Exception:
+        word, _, rest = str(error).partition(" ")
+        if word == "OTHERLOG":
+            return WrongRedis(
+                f"the Redis stream {STREAM} holds the events of another log ({rest}); give this system a"
+                f" Redis (or database number) of its own, or delete the keys {STREAM} and {OWNER}"
+            )
+        if word == "AHEAD":
+            return WrongRedis(
+                f"the Redis stream {STREAM} is at position {rest}, the log only at {head}: the database was"
+                f" restored to an older state, or this is not its Redis; when sure, delete {STREAM}"
+            )
+        if word == "NOTASTREAM":
+            return WrongRedis(f"the Redis key {STREAM} is in use for something that is not a stream: {rest}")
+        return error

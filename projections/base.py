@@ -1,0 +1,59 @@
+"""What a projection is: a read table that is a fold of the log, written as SQL.
+
+The fold runs inside PostgreSQL, straight from `events`: a batch of ten thousand events costs a few
+statements and none of them travels. It is deterministic: no clock, no randomness, nothing but the
+events between two positions and the table's own rows; what a decision depended on is in its event.
+However the log is cut into batches, the table comes out the same.
+
+A third party offers a `Projection` under the entry point group `ordinaut.projections`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One statement of a fold. `$1` and `$2` are positions: it handles the events after `$1` up to and
+    including `$2`, of the types in `types`; with none of those among them it is not run."""
+
+    types: frozenset[str]
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A read table named `name` and how the log becomes it.
+
+    `ddl` creates the table and its indexes by unqualified names, so that the same text makes a second
+    one in another schema (search_path) to rebuild beside the live one. Raise `version` when the DDL
+    or the fold changes: the table is then rebuilt by `ordinaut migrate`.
+
+    `own` names the columns that are not the log's but somebody's who works on the table (leases):
+    verification leaves them out, and `carry_over` (SQL with `{live}` and `{rebuilt}` for the two
+    tables) takes them along in a rebuild. `notifies` says whether to wake those who wait for the table
+    when a batch changed it.
+    """
+
+    name: str
+    version: int
+    ddl: str
+    folds: Sequence[Fold]
+    own: Sequence[str] = ()
+    carry_over: str | None = None
+    notifies: bool = False
+
+
+def batch(types: frozenset[str], columns: str = "*") -> str:
+    """The SQL of the events a fold is about: those of `types` between its two positions."""
+    listed = ", ".join(f"'{name}'" for name in sorted(types))
+    return f"SELECT {columns} FROM events WHERE position > $1 AND position <= $2 AND type IN ({listed})"  # noqa: S608
+
+
+def last_of(types: frozenset[str], columns: str) -> str:
+    """The SQL of each stream's last event of `types` between the two positions."""
+    listed = ", ".join(f"'{name}'" for name in sorted(types))
+    return (
+        f"SELECT DISTINCT ON (stream) {columns} FROM events"  # noqa: S608
+        f" WHERE position > $1 AND position <= $2 AND type IN ({listed}) ORDER BY stream, version DESC"
+    )

@@ -1,0 +1,110 @@
+"""The table `due_work`: the runs that somebody has to do, now or at `run_at`.
+
+Which rows exist is folded from the log; the lease columns belong to the workers (see
+ordinaut/work/lease_due_work.sql). A worker that ends or puts off a run changes its row in the same
+transaction as the event, so that a lagging projector never hands a finished run out again; `version`
+(of the run's stream) keeps it from taking such a change back.
+"""
+
+from typing import Any
+
+from ordinaut.domain.events import RUN_ENDED
+from ordinaut.log.append import Connection
+from projections.base import Fold, Projection, last_of
+
+DDL = """
+CREATE TABLE due_work (
+    run_id            uuid        PRIMARY KEY,
+    space             text        NOT NULL,
+    task_id           uuid        NOT NULL,
+    priority          smallint    NOT NULL,
+    run_at            timestamptz NOT NULL,
+    concurrency_key   text,
+    concurrency_limit int,
+    version           int         NOT NULL,
+    leased_by         text,
+    lease_until       timestamptz
+) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX ON due_work (priority DESC, run_at);
+CREATE INDEX ON due_work (task_id);
+CREATE INDEX ON due_work (concurrency_key, priority DESC, run_at) WHERE concurrency_key IS NOT NULL;
+"""
+
+REQUESTS = frozenset({"RunRequested"})
+RETRIES = frozenset({"RunRetryScheduled"})
+LIVES = REQUESTS | RETRIES | RUN_ENDED
+
+ADD = f"""
+INSERT INTO due_work (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit, version)
+SELECT substr(stream, 5)::uuid, space, (data->>'task')::uuid, (data->>'priority')::smallint,
+       coalesce((data->>'run_at')::timestamptz, at),
+       data#>>'{{concurrency,key}}', (data#>>'{{concurrency,limit}}')::int, version
+  FROM ({last_of(LIVES, "*")}) AS e
+ WHERE type = 'RunRequested'
+ON CONFLICT (run_id) DO NOTHING
+"""
+
+# The rest of the row is in the run's RunRequested, which may be long before this batch (a run that is
+# opened again) or in it (then its row is not there yet).
+PUT_OFF = f"""
+INSERT INTO due_work AS d (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit, version)
+SELECT substr(e.stream, 5)::uuid, e.space, (e.data->>'task')::uuid,
+       (f.data->>'priority')::smallint, (e.data->>'run_at')::timestamptz,
+       f.data#>>'{{concurrency,key}}', (f.data#>>'{{concurrency,limit}}')::int, e.version
+  FROM ({last_of(LIVES, "*")}) AS e
+  JOIN events f ON f.stream = e.stream AND f.version = 1
+ WHERE e.type = 'RunRetryScheduled'
+ON CONFLICT (run_id) DO UPDATE SET run_at = excluded.run_at, version = excluded.version
+ WHERE d.version < excluded.version
+"""
+
+REMOVE = f"""
+DELETE FROM due_work USING ({last_of(LIVES, "stream, type")}) AS e
+ WHERE run_id = substr(e.stream, 5)::uuid AND e.type NOT IN ('RunRequested', 'RunRetryScheduled')
+"""
+
+CARRY_OVER = """
+UPDATE {rebuilt} r SET leased_by = l.leased_by, lease_until = l.lease_until
+  FROM {live} l WHERE r.run_id = l.run_id AND l.leased_by IS NOT NULL
+"""
+
+PROJECTION = Projection(
+    "due_work",
+    version=1,
+    ddl=DDL,
+    folds=[Fold(REQUESTS, ADD), Fold(RETRIES, PUT_OFF), Fold(RUN_ENDED, REMOVE)],
+    own=("leased_by", "lease_until"),
+    carry_over=CARRY_OVER,
+    notifies=True,
+)
+
+FINISH_NOW = "DELETE FROM due_work WHERE run_id = ANY($1::uuid[])"
+"""Effect of an event that ends a run: one argument, its id."""
+
+PUT_OFF_NOW = """
+UPDATE due_work d SET run_at = m.run_at, version = m.version, leased_by = NULL, lease_until = NULL
+  FROM unnest($1::uuid[], $2::timestamptz[], $3::int[]) AS m (run_id, run_at, version)
+ WHERE d.run_id = m.run_id AND d.version < m.version
+"""
+"""Effect of a RunRetryScheduled: the run's id, when it is due again, the event's stream version."""
+
+
+async def unfinished_runs(connection: Connection, task_id: str) -> list[str]:
+    """The ids of a task's runs that have not ended, oldest first."""
+    rows = await connection.fetch(
+        "SELECT run_id::text FROM due_work WHERE task_id = $1::uuid ORDER BY run_id", task_id
+    )
+    return [row[0] for row in rows]
+
+
+async def depth(connection: Connection) -> dict[str, Any]:
+    """How much there is to do: `ready` (due, not leased), `leased`, `later` (not due yet)."""
+    row = await connection.fetchrow(
+        """SELECT count(*) FILTER (WHERE lease_until > now()) AS leased,
+                  count(*) FILTER (WHERE (lease_until IS NULL OR lease_until <= now()) AND run_at <= now()) AS ready,
+                  count(*) FILTER (WHERE (lease_until IS NULL OR lease_until <= now()) AND run_at > now()) AS later
+             FROM due_work"""
+    )
+    assert row is not None
+    return dict(row)

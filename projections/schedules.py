@@ -1,0 +1,89 @@
+"""The table `schedules`: when each schedule of each task fires next. The clock lives off it."""
+
+from datetime import datetime
+from typing import Any
+
+from ordinaut.log.append import Connection
+from projections.base import Fold, Projection, batch, last_of
+
+DDL = """
+CREATE TABLE schedules (
+    task_id       uuid        NOT NULL,
+    index         int         NOT NULL,
+    space         text        NOT NULL,
+    next_fire_at  timestamptz,
+    since_version int         NOT NULL,
+    tz            text        NOT NULL,
+    PRIMARY KEY (task_id, index)
+) WITH (fillfactor = 70);
+CREATE INDEX ON schedules (next_fire_at) WHERE next_fire_at IS NOT NULL;
+"""
+
+DEFINES = frozenset({"TaskCreated", "TaskChanged"})
+LIVES = frozenset({"TaskCreated", "TaskRetired"})
+OCCURS = frozenset({"RunRequested", "OccurrenceSkipped"})
+PLANNED = f"""
+SELECT DISTINCT ON (stream) * FROM ({batch(DEFINES)}) AS d WHERE data ? 'plan' ORDER BY stream, version DESC
+"""
+
+DROP_CHANGED = f"""
+DELETE FROM schedules USING ({PLANNED}) AS e WHERE task_id = substr(e.stream, 6)::uuid
+"""
+
+PLAN = f"""
+INSERT INTO schedules
+SELECT substr(e.stream, 6)::uuid, (p->>'index')::int, e.space, (p->>'at')::timestamptz,
+       (e.data->>'version')::int, e.data->>'tz'
+  FROM ({PLANNED}) AS e, jsonb_array_elements(e.data->'plan') AS p
+"""
+
+# An occurrence carries the instant that follows it. One that was decided by an older schedule than
+# the one in force says nothing about it.
+ADVANCE = f"""
+UPDATE schedules SET next_fire_at = (e.data->>'next')::timestamptz
+  FROM (SELECT DISTINCT ON (data->>'task', data->>'schedule') data
+          FROM ({batch(OCCURS)}) AS o WHERE data ? 'next'
+         ORDER BY data->>'task', data->>'schedule', position DESC) AS e
+ WHERE task_id = (e.data->>'task')::uuid AND index = (e.data->>'schedule')::int
+   AND since_version <= (e.data->>'task_version')::int
+"""
+
+RETIRE = f"""
+DELETE FROM schedules USING ({last_of(LIVES, "stream, type")}) AS e
+ WHERE task_id = substr(e.stream, 6)::uuid AND e.type = 'TaskRetired'
+"""
+
+PROJECTION = Projection(
+    "schedules",
+    version=1,
+    ddl=DDL,
+    folds=[Fold(DEFINES, DROP_CHANGED), Fold(DEFINES, PLAN), Fold(OCCURS, ADVANCE), Fold(LIVES, RETIRE)],
+    notifies=True,
+)
+
+# The clock moves the row in the transaction that records the occurrence; the projection then finds it
+# moved. Otherwise a clock would see the same occurrence due until the projection has caught up.
+ADVANCE_NOW = """
+UPDATE schedules s SET next_fire_at = m.next
+  FROM unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[]) AS m (task_id, index, task_version, next)
+ WHERE s.task_id = m.task_id AND s.index = m.index AND s.since_version <= m.task_version
+"""
+
+
+async def next_due_at(connection: Connection) -> datetime | None:
+    """The instant the next schedule fires (UTC); None when none is planned."""
+    at: datetime | None = await connection.fetchval(
+        "SELECT min(next_fire_at) FROM schedules WHERE next_fire_at IS NOT NULL"
+    )
+    return at
+
+
+async def lock_due(connection: Connection, now: datetime, limit: int) -> list[Any]:
+    """At most `limit` schedules that are due, oldest first, locked until the transaction ends; those
+    that another clock holds are passed over."""
+    rows: list[Any] = await connection.fetch(
+        """SELECT task_id::text, index, space, next_fire_at, since_version FROM schedules
+            WHERE next_fire_at <= $1 ORDER BY next_fire_at, task_id LIMIT $2 FOR UPDATE SKIP LOCKED""",
+        now, limit,
+    )  # fmt: skip
+    return rows

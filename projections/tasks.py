@@ -1,0 +1,146 @@
+"""The table `tasks`: every task there is or was, as it is now."""
+
+from datetime import datetime
+from typing import Any
+
+from ordinaut.log.append import Connection
+from projections.base import Fold, Projection, last_of
+
+DDL = """
+CREATE TABLE tasks (
+    id             uuid        PRIMARY KEY,
+    space          text        NOT NULL,
+    name           text        NOT NULL,
+    title          text,
+    labels         jsonb       NOT NULL,
+    status         text        NOT NULL,
+    definition     jsonb       NOT NULL,
+    version        int         NOT NULL,
+    stream_version int         NOT NULL,
+    created_at     timestamptz NOT NULL,
+    changed_at     timestamptz NOT NULL,
+    paused_reason  text,
+    snoozed_until  timestamptz
+);
+CREATE UNIQUE INDEX ON tasks (space, name);
+CREATE INDEX ON tasks ((definition #>> '{schedule,on,stream}')) WHERE definition #> '{schedule,on}' IS NOT NULL;
+"""
+
+DEFINES = frozenset({"TaskCreated", "TaskChanged"})
+MOVES = frozenset({"TaskCreated", "TaskPaused", "TaskResumed", "TaskRetired"})
+SNOOZES = frozenset({"TaskCreated", "TaskResumed", "TaskSnoozed"})
+ALL = DEFINES | MOVES | SNOOZES
+CREATED = frozenset({"TaskCreated"})
+
+# A task is three registers (definition, status, snooze); in each the last event wins, and TaskCreated
+# sets all three. So: first the creations, then each register's last event where it is not a creation.
+CREATE = f"""
+INSERT INTO tasks AS t
+SELECT substr(stream, 6)::uuid, space, data->>'name', data#>>'{{definition,title}}',
+       coalesce(data#>'{{definition,labels}}', '{{}}'), 'active', data->'definition',
+       (data->>'version')::int, version, at, at, NULL, NULL
+  FROM ({last_of(CREATED, "*")}) AS e
+ON CONFLICT (id) DO UPDATE SET
+       title = excluded.title, labels = excluded.labels, status = excluded.status,
+       definition = excluded.definition, version = excluded.version,
+       stream_version = excluded.stream_version, created_at = excluded.created_at,
+       changed_at = excluded.changed_at, paused_reason = NULL, snoozed_until = NULL
+"""
+
+CHANGE = f"""
+UPDATE tasks SET title = e.data#>>'{{definition,title}}', labels = coalesce(e.data#>'{{definition,labels}}', '{{}}'),
+       definition = e.data->'definition', version = (e.data->>'version')::int, changed_at = e.at
+  FROM ({last_of(DEFINES, "*")}) AS e
+ WHERE id = substr(e.stream, 6)::uuid AND e.type = 'TaskChanged'
+"""
+
+MOVE = f"""
+UPDATE tasks SET status = CASE e.type WHEN 'TaskPaused' THEN 'paused' WHEN 'TaskRetired' THEN 'retired' ELSE 'active' END,
+       paused_reason = CASE e.type WHEN 'TaskPaused' THEN e.data->>'reason' WHEN 'TaskRetired' THEN paused_reason END
+  FROM ({last_of(MOVES, "*")}) AS e
+ WHERE id = substr(e.stream, 6)::uuid AND e.type <> 'TaskCreated'
+"""  # noqa: E501
+
+SNOOZE = f"""
+UPDATE tasks SET snoozed_until = (e.data->>'until')::timestamptz
+  FROM ({last_of(SNOOZES, "*")}) AS e
+ WHERE id = substr(e.stream, 6)::uuid AND e.type <> 'TaskCreated'
+"""
+
+COUNT = f"""
+UPDATE tasks SET stream_version = e.version
+  FROM ({last_of(ALL, "stream, version")}) AS e
+ WHERE id = substr(e.stream, 6)::uuid
+"""
+
+PROJECTION = Projection(
+    "tasks",
+    version=1,
+    ddl=DDL,
+    folds=[Fold(CREATED, CREATE), Fold(DEFINES, CHANGE), Fold(MOVES, MOVE), Fold(SNOOZES, SNOOZE), Fold(ALL, COUNT)],
+    notifies=True,
+)
+
+SELECT = """
+SELECT t.*, s.next_fire_at FROM tasks t
+  LEFT JOIN LATERAL (SELECT min(next_fire_at) AS next_fire_at FROM schedules WHERE task_id = t.id) s ON true
+"""
+
+
+def public(row: Any) -> dict[str, Any]:
+    """A row of `SELECT` as the API shows a task."""
+    definition = row["definition"]
+    next_fire_at: datetime | None = row["next_fire_at"]
+    return {
+        "id": str(row["id"]),
+        "name": row["name"],
+        "space": row["space"],
+        "title": row["title"],
+        "labels": row["labels"],
+        "status": row["status"],
+        "schedule": definition["schedule"],
+        "params": definition["params"],
+        "pipeline": definition["pipeline"],
+        "policy": definition["policy"],
+        "version": row["version"],
+        "next_fire_at": next_fire_at.isoformat() if next_fire_at and row["status"] != "retired" else None,
+        "paused_reason": row["paused_reason"],
+        "snoozed_until": row["snoozed_until"].isoformat() if row["snoozed_until"] else None,
+        "created_at": row["created_at"].isoformat(),
+        "changed_at": row["changed_at"].isoformat(),
+    }
+
+
+async def get_task(connection: Connection, space: str, task_id: str) -> dict[str, Any] | None:
+    """One task by its id; None when there is none in this space."""
+    row = await connection.fetchrow(SELECT + "WHERE t.space = $1 AND t.id = $2::uuid", space, task_id)
+    return public(row) if row else None
+
+
+async def list_tasks(
+    connection: Connection,
+    space: str,
+    *,
+    after: str,
+    limit: int,
+    status: str | None = None,
+    labels: dict[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Tasks in the order of their names, behind the name `after`; retired ones only when asked for."""
+    rows = await connection.fetch(
+        SELECT
+        + """WHERE t.space = $1 AND t.name > $2 AND ($3::text IS NULL AND t.status <> 'retired' OR t.status = $3)
+               AND t.labels @> $4::jsonb ORDER BY t.name LIMIT $5""",
+        space, after, status, labels or {}, limit,
+    )  # fmt: skip
+    return [public(row) for row in rows]
+
+
+async def stream_triggers(connection: Connection) -> list[Any]:
+    """`id, space, name, status, definition, stream_version, created_at` of every task that listens to a stream,
+    in all spaces; the paused ones too, because their entries get a verdict as well."""
+    rows: list[Any] = await connection.fetch(
+        """SELECT id::text, space, name, status, definition, stream_version, created_at FROM tasks
+            WHERE definition #> '{schedule,on}' IS NOT NULL AND status <> 'retired'"""
+    )
+    return rows
