@@ -1,0 +1,1 @@
+"""What every role needs and none owns: settings, servers, the clock of the database, the metrics."""

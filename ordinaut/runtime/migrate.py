@@ -1,0 +1,86 @@
+"""Brings a database's schema up to date: plain SQL files, in order, each exactly once.
+
+The files are `migrations/NNNN_name.sql`. Each runs in a transaction of its own together with the
+record that it ran; an advisory lock lets any number of processes call this at the same time. A file
+that was applied must never change: its SHA-256 is compared on every start.
+"""
+
+import hashlib
+import re
+from importlib.resources import files
+
+import asyncpg
+
+from ordinaut.domain.errors import OrdinautError
+
+_LOCK = 0x6F7264696E617574  # "ordinaut" in ASCII: one lock per database, shared with nobody
+_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
+
+
+class MigrationRefused(OrdinautError):
+    """The migration files and the database tell different stories; nothing was changed."""
+
+    slug = "migration-refused"
+    title = "Migration refused"
+
+
+def migration_files() -> dict[str, str]:
+    """Every migration's SQL by file name, in the order of the numbers 0001, 0002 …"""
+    found = {entry.name: entry for entry in files("migrations").iterdir() if entry.name.endswith(".sql")}
+    for number, name in enumerate(sorted(found), start=1):
+        match = _NAME.fullmatch(name)
+        if match is None or int(match["number"]) != number:
+            raise MigrationRefused(f"migrations/{name} is out of order: expected {number:04d}_<name>.sql")
+    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+
+
+async def migrate(
+    database: "str | asyncpg.Connection[asyncpg.Record]", scripts: dict[str, str] | None = None
+) -> list[str]:
+    """Apply what is missing and answer with the names applied, in order ([] when up to date).
+
+    `database` is a URL or an open connection outside a transaction; `scripts` are the migrations by
+    name (the packaged files unless given). Raises `MigrationRefused`.
+    """
+    if isinstance(database, str):
+        connection = await asyncpg.connect(database)
+        try:
+            return await migrate(connection, scripts)
+        finally:
+            await connection.close()
+    scripts = migration_files() if scripts is None else scripts
+    await database.execute("SELECT pg_advisory_lock($1)", _LOCK)
+    try:
+        await database.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY,"
+            " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        rows = await database.fetch("SELECT name, checksum FROM schema_migrations ORDER BY name")
+        pending = _pending({row["name"]: row["checksum"] for row in rows}, scripts)
+        for name in pending:
+            async with database.transaction():
+                await database.execute(scripts[name])
+                await database.execute(
+                    "INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2)",
+                    name,
+                    _sum(scripts[name]),
+                )
+        return pending
+    finally:
+        await database.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+
+
+def _sum(script: str) -> str:
+    return hashlib.sha256(script.encode()).hexdigest()
+
+
+def _pending(applied: dict[str, str], scripts: dict[str, str]) -> list[str]:
+    """The scripts still to run. Refuses a history that is not a prefix of `scripts`."""
+    for (name, checksum), expected in zip(applied.items(), [*scripts, *[None] * len(applied)], strict=False):
+        if name not in scripts:
+            raise MigrationRefused(f"the database has migration {name}, which this version does not know")
+        if name != expected:
+            raise MigrationRefused(f"migration {expected} was never applied, though the later {name} was")
+        if checksum != _sum(scripts[name]):
+            raise MigrationRefused(f"migrations/{name} was changed after it was applied; put its text back")
+    return list(scripts)[len(applied) :]

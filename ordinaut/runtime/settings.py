@@ -1,0 +1,101 @@
+"""What can be set from outside, by environment variables that begin with ORDINAUT_.
+
+`load_settings()` is the door: it answers with a `Settings`, or with one `Invalid` that names every
+variable that is wrong. Nothing else in the program reads ORDINAUT_ variables.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ordinaut.domain.errors import Fault, Invalid
+
+PREFIX = "ORDINAUT_"
+
+
+class Settings(BaseSettings):
+    """Every knob, with its unit. Durations are seconds, sizes are bytes unless a field says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    database_url: str = Field(
+        "postgresql://postgres@localhost:5432/ordinaut",
+        repr=False,
+        min_length=1,
+        description="PostgreSQL (15 or newer) that holds the log and the read tables; may carry a password.",
+    )
+    redis_url: str = Field(
+        "redis://localhost:6379/0",
+        repr=False,
+        min_length=1,
+        description="Server of the Redis protocol (7 or newer) for streams; may carry a password.",
+    )
+    pool_min: int = Field(
+        1, ge=0, description="PostgreSQL connections each process keeps open, at the least."
+    )
+    pool_max: int = Field(10, ge=2, description="PostgreSQL connections each process may open, at the most.")
+    connect_seconds: float = Field(
+        10.0, gt=0, description="Longest wait for one new connection to PostgreSQL or Redis (seconds)."
+    )
+
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="TCP port the API listens on; 0 takes a free one.")
+    api_key: SecretStr | None = Field(
+        None, description="First admin key; when unset `ordinaut dev` makes one and shows it once."
+    )
+    space: str = Field("default", min_length=1, description="Space (tenant) used where none is named.")
+    max_body_bytes: int = Field(
+        1024 * 1024, ge=1024, description="Largest request body the API accepts (bytes); more is a 413."
+    )
+
+    worker_concurrency: int = Field(100, ge=1, description="Runs one worker process carries at once.")
+    lease_seconds: float = Field(
+        30.0, ge=1, description="How long a lease holds without a heartbeat before another worker takes over."
+    )
+    poll_seconds: float = Field(
+        1.0, gt=0, description="Slow poll beneath every wake-up (seconds); a lost NOTIFY costs this much."
+    )
+    drain_seconds: float = Field(
+        25.0,
+        ge=0,
+        description="After SIGTERM, how long running steps may finish before they are handed back.",
+    )
+
+    log_format: Literal["console", "json"] = Field(
+        "console", description="`console` for people, `json` for one JSON object a line; both on stderr."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is written."
+    )
+    log_stream_maxlen: int = Field(
+        100_000,
+        ge=1,
+        description="Entries kept, about, in the Redis stream `ordinaut:log`; older ones are in SQL.",
+    )
+
+    data_dir: Path = Field(
+        Path(".ordinaut"), description="Directory of `ordinaut dev`: the embedded servers' data and dev.json."
+    )
+
+    def given(self, field: str) -> bool:
+        """Whether `field` was set by somebody (environment or argument) rather than left at its default."""
+        return field in self.model_fields_set
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings from the environment, with `overrides` (None means: not overridden) above them.
+
+    Raises `Invalid` with one fault per wrong variable, named as it is written in the environment.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        faults = []
+        for problem in error.errors(include_url=False, include_input=False):
+            field = str(problem["loc"][0]) if problem["loc"] else ""
+            known = Settings.model_fields.get(field)
+            hint = (known.description or "") if known else ""
+            faults.append(Fault("", f"{PREFIX}{field.upper()}: {problem['msg']}", hint))
+        raise Invalid.all_of(faults) from None

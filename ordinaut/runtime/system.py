@@ -1,0 +1,80 @@
+"""Everything a role is given, opened and closed in one place."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+import structlog
+from redis.asyncio import Redis
+
+from ordinaut.log.append import Appender
+from ordinaut.log.database import OUTAGE, create_pool
+from ordinaut.log.wake import Notifications
+from ordinaut.runtime.settings import Settings
+from ordinaut.runtime.tasks import Tasks
+from ordinaut.runtime.time import DatabaseTime
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The parts that all roles of one process share."""
+
+    settings: Settings
+    pool: asyncpg.Pool
+    redis: Redis
+    notifications: Notifications
+    appender: Appender
+    time: DatabaseTime
+    tasks: Tasks
+
+
+def create_redis(settings: Settings) -> Redis:
+    """A client that answers or fails within seconds, so that nobody hangs on a Redis that is away."""
+    return Redis.from_url(
+        settings.redis_url,
+        socket_connect_timeout=settings.connect_seconds,
+        socket_timeout=None,
+        health_check_interval=15,
+    )
+
+
+@asynccontextmanager
+async def open_system(settings: Settings) -> AsyncIterator[System]:
+    """Open pool, Redis client and notifications; waits for PostgreSQL, but not for Redis (I6)."""
+    stop = asyncio.Event()
+    pool = await create_pool(settings.database_url, size=settings.pool_max)
+    time = DatabaseTime(pool)
+    while True:
+        try:
+            await time.sync()
+            break
+        except OUTAGE as error:
+            if _refused(error):
+                raise
+            logger.warning("database.waits", error=str(error) or type(error).__name__)
+            await asyncio.sleep(0.5)
+    redis = create_redis(settings)
+    notifications = Notifications(settings.database_url)
+    system = System(settings, pool, redis, notifications, Appender(pool), time, Tasks(pool))
+    background = [
+        asyncio.create_task(notifications.run(stop), name="notifications"),
+        asyncio.create_task(time.run(stop), name="database-time"),
+    ]
+    try:
+        yield system
+    finally:
+        stop.set()
+        await asyncio.gather(*background, return_exceptions=True)
+        await redis.aclose()
+        await pool.close()
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether waiting will not help: no such database, wrong password."""
+    return isinstance(
+        error, asyncpg.InvalidCatalogNameError | asyncpg.InvalidAuthorizationSpecificationError
+    )

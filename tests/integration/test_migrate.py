@@ -1,0 +1,68 @@
+"""The migration runner: each file once, in order, never changed afterwards."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from ordinaut.runtime.migrate import MigrationRefused, migrate, migration_files
+
+ONE = {"0001_one.sql": "CREATE TABLE one (n int); INSERT INTO one VALUES (1);"}
+TWO = {**ONE, "0002_two.sql": "INSERT INTO one VALUES (2);"}
+
+
+async def numbers(url: str) -> list[int]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [row["n"] for row in await connection.fetch("SELECT n FROM one ORDER BY n")]
+    finally:
+        await connection.close()
+
+
+async def test_files_are_applied_once_and_in_order(bare_database_url: str) -> None:
+    assert await migrate(bare_database_url, ONE) == ["0001_one.sql"]
+    assert await migrate(bare_database_url, TWO) == ["0002_two.sql"]
+    assert await migrate(bare_database_url, TWO) == []
+    assert await numbers(bare_database_url) == [1, 2]
+
+
+async def test_our_own_migrations_apply_and_are_then_up_to_date(bare_database_url: str) -> None:
+    assert await migrate(bare_database_url) == list(migration_files())
+    assert await migrate(bare_database_url) == []
+
+
+async def test_migrating_from_many_processes_at_once_applies_each_file_once(bare_database_url: str) -> None:
+    answers = await asyncio.gather(*(migrate(bare_database_url, TWO) for _ in range(5)))
+    assert sorted(answers) == [[], [], [], [], list(TWO)]
+    assert await numbers(bare_database_url) == [1, 2]
+
+
+async def test_a_file_changed_after_it_was_applied_is_refused(bare_database_url: str) -> None:
+    await migrate(bare_database_url, ONE)
+    changed = {**TWO, "0001_one.sql": "CREATE TABLE one (n bigint);"}
+    with pytest.raises(MigrationRefused, match=r"0001_one\.sql was changed after it was applied"):
+        await migrate(bare_database_url, changed)
+    assert await numbers(bare_database_url) == [1]
+
+
+async def test_a_database_newer_than_the_program_is_refused(bare_database_url: str) -> None:
+    await migrate(bare_database_url, TWO)
+    with pytest.raises(MigrationRefused, match=r"0002_two\.sql, which this version does not know"):
+        await migrate(bare_database_url, ONE)
+
+
+async def test_a_file_slipped_in_before_an_applied_one_is_refused(bare_database_url: str) -> None:
+    await migrate(bare_database_url, {"0002_two.sql": "SELECT 1"})
+    slipped = {"0001_one.sql": "SELECT 1", "0002_two.sql": "SELECT 1"}
+    with pytest.raises(MigrationRefused, match=r"0001_one\.sql was never applied, though the later 0002_two"):
+        await migrate(bare_database_url, slipped)
+
+
+async def test_a_failing_file_leaves_nothing_behind_and_the_earlier_ones_stand(
+    bare_database_url: str,
+) -> None:
+    broken = {**ONE, "0002_two.sql": "INSERT INTO one VALUES (2); SELECT nonsense;"}
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await migrate(bare_database_url, broken)
+    assert await numbers(bare_database_url) == [1]
+    assert await migrate(bare_database_url, TWO) == ["0002_two.sql"]
