@@ -1,0 +1,1 @@
+"""What a pipeline step can call, and how it is called."""
