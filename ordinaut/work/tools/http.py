@@ -14,6 +14,7 @@ import httpx
 import orjson
 
 from ordinaut import __version__
+from ordinaut.domain.durations import parse_duration
 from ordinaut.work.tools import http_message
 from ordinaut.work.tools.base import StepContext, Tool
 from ordinaut.work.tools.errors import ToolError, ToolFault
@@ -37,8 +38,9 @@ def new_client() -> httpx.AsyncClient:
 async def _request(given: Mapping[str, Any], ctx: StepContext) -> dict[str, Any]:
     request = _build(given, ctx)
     place = f"{request.method} {http_message.origin(request.url)}"
+    seconds = _seconds(given["timeout"]) if "timeout" in given else None
     try:
-        async with asyncio.timeout(given.get("timeout")):
+        async with asyncio.timeout(seconds):
             response = await ctx.services.http.send(
                 request, stream=True, auth=None, follow_redirects=given.get("follow_redirects", False)
             )
@@ -47,9 +49,9 @@ async def _request(given: Mapping[str, Any], ctx: StepContext) -> dict[str, Any]
             finally:
                 await response.aclose()
     except TimeoutError:
-        if "timeout" not in given:
+        if seconds is None:
             raise
-        raise ToolError(f"{place} took longer than {given['timeout']:g} s", retryable=True) from None
+        raise ToolError(f"{place} took longer than {seconds:g} s", retryable=True) from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
         raise _connection_error(place, error) from None
     return _judge(given, request, response, content)
@@ -101,6 +103,15 @@ def _url(given: Mapping[str, Any]) -> httpx.URL:
     return url.copy_merge_params(query) if query else url
 
 
+def _seconds(timeout: str | float) -> float:
+    if not isinstance(timeout, str):
+        return timeout
+    try:
+        return parse_duration(timeout).total_seconds()
+    except ValueError as error:
+        raise ToolFault("/timeout", str(error)) from None
+
+
 def _scalar(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
@@ -148,7 +159,11 @@ _COMMON: dict[str, Any] = {
             "anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}],
         },
     },
-    "timeout": {"description": "seconds for the whole call", "type": "number", "exclusiveMinimum": 0},
+    "timeout": {
+        "description": "for the whole call: seconds, or a duration such as 10s",
+        "type": ["number", "string"],
+        "exclusiveMinimum": 0,
+    },
     "expect_status": {
         "description": "which statuses succeed, instead of all 2xx and 3xx",
         "type": "array",

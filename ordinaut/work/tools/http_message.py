@@ -21,7 +21,7 @@ RETRY_AFTER_LIMIT = 86_400.0
 _EXCERPT = 500
 _SHORTEST_SECRET = 6
 _PUBLIC_REQUEST_HEADERS = frozenset(
-    [
+    {
         "accept",
         "accept-encoding",
         "connection",
@@ -30,7 +30,7 @@ _PUBLIC_REQUEST_HEADERS = frozenset(
         "host",
         "idempotency-key",
         "user-agent",
-    ]
+    }
 )
 
 
