@@ -1,0 +1,251 @@
+"""A task's definition: read and checked once, then kept in the log in one normalised form.
+
+`parse_definition` is for what people send: it checks everything and names every fault.
+`load_definition` is for what the log holds: it trusts, compiles on first use, and is quick.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from ordinaut.domain.definition_checks import check_pipeline, check_trigger
+from ordinaut.domain.definition_model import OnModel, TaskModel, close_match, model_faults
+from ordinaut.domain.durations import parse_duration
+from ordinaut.domain.errors import Fault, Invalid
+from ordinaut.domain.expressions import Expression, Template, compile_expression, compile_template
+from ordinaut.domain.jsonvalues import escape, faults_in
+from ordinaut.domain.policy import CatchUp, Concurrency, Policy, Retry
+from ordinaut.domain.schedules.spec import FIELDS, normalise_schedule
+
+MAX_BYTES = 256 * 1024
+"""The largest definition, as compact JSON in UTF-8."""
+
+_SCHEDULE_FIELDS = frozenset({"on", *(name for names in FIELDS.values() for name in names)})
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledStep:
+    """A step, ready to run: its templates compiled, its timeout in seconds."""
+
+    id: str
+    tool: str
+    title: str | None
+    with_template: Template
+    condition: Expression | None
+    retry: Retry
+    timeout_seconds: float
+    save_as: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under `steps` that its output has: its id, and `save_as` when it is given."""
+        return (self.id,) if self.save_as in (None, self.id) else (self.id, str(self.save_as))
+
+
+@dataclass(frozen=True, slots=True)
+class On:
+    """The stream a task listens to. `where` and `input` see the entry's envelope (see matching)."""
+
+    stream: str
+    where: Expression | None
+    input: Template | None
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A checked definition. Immutable; what is compiled is compiled on first use and kept."""
+
+    name: str
+    document: Mapping[str, Any] = field(repr=False)
+
+    def normalised(self) -> dict[str, Any]:
+        """What the log keeps: exactly title, labels, schedule, params, pipeline and policy, with every
+        default filled in and durations in one spelling. Do not change what you get."""
+        return dict(self.document)
+
+    @property
+    def title(self) -> str | None:
+        """What people call the task, when it is not its name."""
+        title: str | None = self.document["title"]
+        return title
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The values `${params.…}` names."""
+        params: dict[str, Any] = self.document["params"]
+        return params
+
+    @property
+    def schedule(self) -> dict[str, Any] | None:
+        """The normalised schedule ({cron: …}, {on: …}, …), or None for a task run by hand only."""
+        schedule: dict[str, Any] | None = self.document["schedule"]
+        return schedule
+
+    @cached_property
+    def on(self) -> On | None:
+        """The stream the task listens to, or None."""
+        on = (self.schedule or {}).get("on")
+        if on is None:
+            return None
+        where, mapping = on["where"], on["input"]
+        return On(
+            on["stream"],
+            None if where is None else compile_expression(where),
+            None if mapping is None else compile_template(mapping),
+        )
+
+    @cached_property
+    def steps(self) -> tuple[CompiledStep, ...]:
+        """The pipeline, compiled."""
+        return tuple(_compile_step(step) for step in self.document["pipeline"])
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policies, in seconds."""
+        return _compile_policy(self.document["policy"])
+
+
+def parse_definition(
+    document: Mapping[str, Any], *, created_at: datetime, known_tools: Collection[str] | None
+) -> Definition:
+    """Read a definition that somebody sent.
+
+    `created_at` (UTC) is the task's creation, from which schedules without a start begin.
+    `known_tools` are the names `tool.operation` there are; None leaves that unchecked. Raises Invalid
+    with every fault, in the order of the document.
+    """
+    if not isinstance(document, Mapping):
+        raise Invalid.at("", "a task definition is an object", "{name: …, pipeline: [{id: …, uses: …}]}")
+    sent = dict(document)
+    if stored := faults_in(sent):
+        raise Invalid.all_of(stored)
+    if (size := len(json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode())) > MAX_BYTES:
+        raise Invalid.at("", f"the definition has {size} bytes; at most {MAX_BYTES} are allowed")
+    faults, body = _hoist_on(sent)
+    faults += model_faults(TaskModel, body)
+    faults += check_pipeline(body, known_tools)
+    on_at = "/on" if "on" in sent and "schedule" not in sent else "/schedule/on"
+    schedule, schedule_faults = _schedule(body.get("schedule"), created_at, on_at)
+    faults += schedule_faults
+    if faults:
+        raise Invalid.all_of(_in_order(faults, sent))
+    dumped = TaskModel.model_validate(body).model_dump(by_alias=True)
+    name = dumped.pop("name")
+    return Definition(name, {**dumped, "schedule": schedule})
+
+
+def load_definition(normalised: Mapping[str, Any], name: str = "") -> Definition:
+    """The definition that the log keeps as `normalised`; nothing is checked again."""
+    return Definition(name, normalised)
+
+
+def _hoist_on(sent: dict[str, Any]) -> tuple[list[Fault], dict[str, Any]]:
+    """Put a top-level `on` where it belongs, under `schedule`."""
+    if "on" not in sent:
+        return [], sent
+    body = {key: value for key, value in sent.items() if key != "on"}
+    if body.get("schedule") is not None:
+        return [Fault("/on", "a task has one schedule", "either `schedule` or `on`")], body
+    return [], {**body, "schedule": {"on": sent["on"]}}
+
+
+def _schedule(spec: Any, created_at: datetime, on_at: str) -> tuple[dict[str, Any] | None, list[Fault]]:
+    if not isinstance(spec, dict):
+        return None, []
+    unknown = [
+        Fault(f"/schedule/{escape(key)}", f"there is no field {key!r}", close_match(key, _SCHEDULE_FIELDS))
+        for key in spec
+        if key not in _SCHEDULE_FIELDS
+    ]
+    if unknown:
+        return None, unknown
+    if "on" not in spec:
+        try:
+            return normalise_schedule(spec, created_at=created_at), []
+        except Invalid as invalid:
+            return None, [fault.under("/schedule") for fault in invalid.faults]
+    others = [key for key in spec if key != "on"]
+    faults = [Fault(f"/schedule/{key}", f"{key!r} does not go with `on`", "leave one out") for key in others]
+    if not isinstance(spec["on"], dict):
+        return None, [*faults, Fault(on_at, "`on` is an object", "{stream: orders}")]
+    faults += [*model_faults(OnModel, spec["on"], on_at), *check_trigger(spec["on"], on_at)]
+    return (None, faults) if faults else ({"on": OnModel.model_validate(spec["on"]).model_dump()}, [])
+
+
+def _in_order(faults: list[Fault], document: Mapping[str, Any]) -> list[Fault]:
+    """Sorted as the document has its fields; within a field, as found, list items by number."""
+    fields = [escape(key) for key in document]
+
+    def rank(fault: Fault) -> tuple[int, int]:
+        parts = fault.pointer.split("/")
+        first = parts[1] if len(parts) > 1 else ""
+        number = int(parts[2]) if len(parts) > 2 and parts[2].isdigit() else -1
+        return (fields.index(first) if first in fields else len(fields), number)
+
+    return sorted(dict.fromkeys(faults), key=rank)
+
+
+def _seconds(duration: str) -> float:
+    return parse_duration(duration).total_seconds()
+
+
+def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
+    retry, condition = step["retry"], step["if"]
+    return CompiledStep(
+        id=step["id"],
+        tool=step["uses"],
+        title=step["title"],
+        with_template=compile_template(step["with"]),
+        condition=None if condition is None else compile_expression(condition),
+        retry=Retry(
+            max_attempts=retry["max_attempts"],
+            backoff=retry["backoff"],
+            base=_seconds(retry["base"]),
+            max=_seconds(retry["max"]),
+            jitter=retry["jitter"],
+        ),
+        timeout_seconds=_seconds(step["timeout"]),
+        save_as=step["save_as"],
+    )
+
+
+def _compile_policy(policy: Mapping[str, Any]) -> Policy:
+    concurrency, catch_up = policy["concurrency"], policy["catch_up"]
+    if isinstance(catch_up, str):
+        late = CatchUp("none" if catch_up == "none" else "latest")
+    else:
+        window = catch_up["all"]["window"]
+        late = CatchUp("all", catch_up["all"]["max"], None if window is None else _seconds(window))
+    return Policy(
+        priority=policy["priority"],
+        timeout=_seconds(policy["timeout"]),
+        max_attempts=policy["max_attempts"],
+        concurrency=concurrency and Concurrency(compile_template(concurrency["key"]), concurrency["limit"]),
+        catch_up=late,
+        overlap=policy["overlap"],
+        jitter=_seconds(policy["jitter"]),
+    )
+
+
+def diff_definitions(old: Any, new: Any, pointer: str = "") -> list[tuple[str, Any, Any]]:
+    """What differs between two normalised definitions: (JSON Pointer, old value, new value).
+
+    What is on one side only has None on the other. Lists are compared item by item.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        pairs = [(escape(key), old.get(key), new.get(key)) for key in keys]
+    elif isinstance(old, list) and isinstance(new, list):
+        pairs = [
+            (str(i), old[i] if i < len(old) else None, new[i] if i < len(new) else None)
+            for i in range(max(len(old), len(new)))
+        ]
+    else:
+        same = old == new and isinstance(old, bool) is isinstance(new, bool)
+        return [] if same else [(pointer, old, new)]
+    return [
+        one for key, before, after in pairs for one in diff_definitions(before, after, f"{pointer}/{key}")
+    ]

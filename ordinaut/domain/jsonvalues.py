@@ -1,0 +1,67 @@
+"""JSON values as this system stores them: what PostgreSQL's `jsonb` and orjson both hold.
+
+Python values can be more than that (NaN, 100-digit integers, NUL in text, lone surrogates), so
+whatever comes from outside is checked once, here, and trusted from then on.
+"""
+
+import math
+from typing import Any
+
+from ordinaut.domain.errors import Fault
+
+MAX_DEPTH = 64
+"""How deep objects and lists may nest; every recursion over a checked value is bounded by it."""
+
+_INTEGERS = range(-(2**63), 2**64)
+
+
+def escape(key: str | int) -> str:
+    """One reference token of a JSON Pointer (RFC 6901, section 3)."""
+    return str(key).replace("~", "~0").replace("/", "~1")
+
+
+def text_fault(text: str) -> str | None:
+    """Why `text` cannot be stored, or None when it can."""
+    if "\x00" in text:
+        return "text must not contain the character NUL (\\u0000)"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "text must not contain half a surrogate pair"
+    return None
+
+
+def faults_in(value: Any, pointer: str = "", depth: int = 0) -> list[Fault]:
+    """Everything in `value` that is not storable JSON, each with its JSON Pointer below `pointer`.
+
+    Stops descending at `MAX_DEPTH`, so it is safe on values nested to any depth.
+    """
+    if isinstance(value, str):
+        fault = text_fault(value)
+        return [Fault(pointer, fault)] if fault else []
+    if value is None or isinstance(value, bool):
+        return []
+    if isinstance(value, int):
+        return (
+            [] if value in _INTEGERS else [Fault(pointer, "the integer does not fit in 64 bits", "use text")]
+        )
+    if isinstance(value, float):
+        return [] if math.isfinite(value) else [Fault(pointer, "JSON has no infinite numbers and no NaN")]
+    if not isinstance(value, dict | list | tuple):
+        return [Fault(pointer, f"{type(value).__name__} is not a JSON value")]
+    if depth >= MAX_DEPTH:
+        return [Fault(pointer, f"nested too deeply; at most {MAX_DEPTH} levels are allowed")]
+    faults: list[Fault] = []
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                faults.append(Fault(pointer, f"the key {key!r} is not text", "quote it"))
+            elif fault := text_fault(key):
+                faults.append(Fault(pointer, f"in a key: {fault}"))
+            else:
+                faults += faults_in(item, f"{pointer}/{escape(key)}", depth + 1)
+    else:
+        for index, item in enumerate(value):
+            faults += faults_in(item, f"{pointer}/{index}", depth + 1)
+    return faults

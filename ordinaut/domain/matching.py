@@ -1,0 +1,231 @@
+"""Which tasks a stream entry starts: reading the entry, then holding it against the triggers.
+
+An *envelope* is what `where` and `input` of a trigger see: `{data, stream, id, time}`, and `event`
+with the attributes when the entry is a CloudEvent (https://github.com/cloudevents/spec, version 1.0).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from ordinaut.domain.expressions import Expression, ExpressionError, Template, truthy
+from ordinaut.domain.jsonvalues import MAX_DEPTH, faults_in
+
+MAX_ENTRY = 1024 * 1024
+"""The largest entry, in bytes over all its fields."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MILLISECOND = 253_402_300_799_999
+"""The last one of the year 9999."""
+
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+class BadEntryError(ValueError):
+    """An entry that cannot be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What an entry holds: its data, and the other attributes when it is a CloudEvent."""
+
+    data: Any
+    event: dict[str, Any] | None = None
+
+
+def parse_entry(fields: Mapping[bytes, bytes], *, max_bytes: int = MAX_ENTRY) -> Payload:
+    """Read the fields of a stream entry.
+
+    - one field `data`: JSON; a CloudEvent in it (structured mode) is opened;
+    - fields `ce_specversion`, `ce_type`, …: a CloudEvent in binary mode, its data in the field `data`
+      (JSON unless `ce_datacontenttype` says otherwise) or in the other fields;
+    - anything else: an object of the fields, each a text.
+
+    Raises BadEntryError with the reason.
+    """
+    size = sum(len(name) + len(value) for name, value in fields.items())
+    if size > max_bytes:
+        raise BadEntryError(f"the entry has {size} bytes; at most {max_bytes} are allowed")
+    if not fields:
+        raise BadEntryError("the entry has no fields")
+    if len(fields) == 1 and b"data" in fields:
+        return _open_cloud_event(_json(fields[b"data"]))
+    if b"ce_specversion" in fields:
+        return _binary_cloud_event(fields)
+    return Payload({_text(name, "a field name"): _text(value, name) for name, value in fields.items()})
+
+
+def payload_of(data: Any) -> Payload:
+    """What JSON data that came another way (POST /v1/events) holds; opens a CloudEvent as
+    `parse_entry` does. Raises BadEntryError when it cannot be stored."""
+    if faults := faults_in(data):
+        raise BadEntryError(str(faults[0]))
+    return _open_cloud_event(data)
+
+
+def entry_time(entry_id: str) -> str:
+    """The instant in a stream entry's id (`<milliseconds>-<sequence>`), RFC 3339 in UTC.
+
+    Anybody may choose ids; one beyond the year 9999 is read as its last millisecond. Raises
+    BadEntryError for what is not such an id.
+    """
+    head = entry_id.partition("-")[0]
+    if not (head.isascii() and head.isdigit()):
+        raise BadEntryError(f"{entry_id!r} is not the id of a stream entry")
+    milliseconds = min(int(head), _LAST_MILLISECOND)
+    return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
+
+
+def envelope(payload: Payload, *, stream: str, entry_id: str, time: str | None = None) -> dict[str, Any]:
+    """What `where` and `input` see. `time` (RFC 3339) is taken from the entry's id when not given."""
+    seen = {
+        "data": payload.data,
+        "stream": stream,
+        "id": entry_id,
+        "time": entry_time(entry_id) if time is None else time,
+    }
+    if payload.event is not None:
+        seen["event"] = payload.event
+    return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A task that listens to a stream. `task` is its id; no `where` is always, no `input` is the data."""
+
+    task: str
+    name: str
+    space: str
+    stream: str
+    where: Expression | None = None
+    input: Template | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The entry starts a run of the trigger's task, with this input."""
+
+    trigger: Trigger
+    input: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The trigger's `where` or `input` could not be evaluated on the entry; `error` says why."""
+
+    trigger: Trigger
+    error: str
+
+
+def match(triggers: Iterable[Trigger], seen: Mapping[str, Any]) -> list[Match | Mismatch]:
+    """What an entry (as its envelope) starts, in the order of the triggers.
+
+    A trigger whose `where` is not true gives nothing; one that fails on this entry gives a Mismatch
+    and keeps no other from matching.
+    """
+    found: list[Match | Mismatch] = []
+    for trigger in triggers:
+        try:
+            if trigger.where is not None and not truthy(trigger.where.evaluate(seen)):
+                continue
+            run_input = seen["data"] if trigger.input is None else trigger.input.render(seen)
+        except ExpressionError as error:
+            found.append(Mismatch(trigger, str(error)))
+        else:
+            found.append(Match(trigger, run_input))
+    return found
+
+
+class Index:
+    """The triggers of all tasks, found by space and stream. A task has at most one."""
+
+    def __init__(self, triggers: Iterable[Trigger] = ()) -> None:
+        self._by_task: dict[str, Trigger] = {}
+        self._by_stream: dict[tuple[str, str], dict[str, Trigger]] = {}
+        for trigger in triggers:
+            self.put(trigger)
+
+    def put(self, trigger: Trigger) -> None:
+        """Add a task's trigger, in place of the one it had."""
+        self.remove(trigger.task)
+        self._by_task[trigger.task] = trigger
+        self._by_stream.setdefault((trigger.space, trigger.stream), {})[trigger.task] = trigger
+
+    def remove(self, task: str) -> None:
+        """Forget a task's trigger, if it has one."""
+        trigger = self._by_task.pop(task, None)
+        if trigger is None:
+            return
+        key = (trigger.space, trigger.stream)
+        del self._by_stream[key][task]
+        if not self._by_stream[key]:
+            del self._by_stream[key]
+
+    def get(self, space: str, stream: str) -> Sequence[Trigger]:
+        """The triggers on a stream, oldest first."""
+        return tuple(self._by_stream.get((space, stream), {}).values())
+
+    def streams(self) -> frozenset[tuple[str, str]]:
+        """Every (space, stream) that some task listens to."""
+        return frozenset(self._by_stream)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _text(value: bytes, name: bytes | str) -> str:
+    where = name if isinstance(name, str) else f"the field {name.decode(errors='replace')!r}"
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as error:
+        raise BadEntryError(f"{where} is not UTF-8: byte {error.start + 1}: {error.reason}") from error
+    if "\x00" in text:
+        raise BadEntryError(f"{where} contains the character NUL, which cannot be stored")
+    return text
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        _text(raw, b"data")
+        raise BadEntryError(f"the field 'data' is not JSON: {error}") from error
+    # Looking into every value is slow; these say where it is needed at all.
+    if _LONG_NUMBER.search(raw):
+        # orjson reads integers beyond 64 bits as floats, which would lose digits without a word.
+        value = json.loads(raw)
+    elif b"\\u0000" not in raw and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return value
+    if faults := faults_in(value):
+        raise BadEntryError(f"the field 'data' cannot be stored: {faults[0]}")
+    return value
+
+
+def _open_cloud_event(value: Any) -> Payload:
+    if not (isinstance(value, dict) and all(isinstance(value.get(key), str) for key in _CLOUD_EVENT)):
+        return Payload(value)
+    attributes = {key: item for key, item in value.items() if key not in ("data", "data_base64")}
+    return Payload(value["data"] if "data" in value else value.get("data_base64"), attributes)
+
+
+_CLOUD_EVENT = ("specversion", "type", "source")
+
+
+def _binary_cloud_event(fields: Mapping[bytes, bytes]) -> Payload:
+    attributes = {
+        _text(name[3:], "a field name"): _text(value, name)
+        for name, value in fields.items()
+        if name.startswith(b"ce_")
+    }
+    others = {name: value for name, value in fields.items() if not name.startswith(b"ce_")}
+    if set(others) != {b"data"}:
+        texts = {_text(name, "a field name"): _text(value, name) for name, value in others.items()}
+        return Payload(texts or None, attributes)
+    kind = attributes.get("datacontenttype", "application/json").partition(";")[0].strip().lower()
+    is_json = kind.endswith(("/json", "+json"))
+    return Payload(_json(others[b"data"]) if is_json else _text(others[b"data"], b"data"), attributes)
