@@ -26,7 +26,7 @@ _LAST_MILLISECOND = 253_402_300_799_999
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
-class BadEntryError(ValueError):
+class BadEntry(ValueError):
     """An entry that cannot be read; the message says why."""
 
 
@@ -46,13 +46,13 @@ def parse_entry(fields: Mapping[bytes, bytes], *, max_bytes: int = MAX_ENTRY) ->
       (JSON unless `ce_datacontenttype` says otherwise) or in the other fields;
     - anything else: an object of the fields, each a text.
 
-    Raises BadEntryError with the reason.
+    Raises BadEntry with the reason.
     """
     size = sum(len(name) + len(value) for name, value in fields.items())
     if size > max_bytes:
-        raise BadEntryError(f"the entry has {size} bytes; at most {max_bytes} are allowed")
+        raise BadEntry(f"the entry has {size} bytes; at most {max_bytes} are allowed")
     if not fields:
-        raise BadEntryError("the entry has no fields")
+        raise BadEntry("the entry has no fields")
     if len(fields) == 1 and b"data" in fields:
         return _open_cloud_event(_json(fields[b"data"]))
     if b"ce_specversion" in fields:
@@ -62,9 +62,9 @@ def parse_entry(fields: Mapping[bytes, bytes], *, max_bytes: int = MAX_ENTRY) ->
 
 def payload_of(data: Any) -> Payload:
     """What JSON data that came another way (POST /v1/events) holds; opens a CloudEvent as
-    `parse_entry` does. Raises BadEntryError when it cannot be stored."""
+    `parse_entry` does. Raises BadEntry when it cannot be stored."""
     if faults := faults_in(data):
-        raise BadEntryError(str(faults[0]))
+        raise BadEntry(str(faults[0]))
     return _open_cloud_event(data)
 
 
@@ -72,11 +72,11 @@ def entry_time(entry_id: str) -> str:
     """The instant in a stream entry's id (`<milliseconds>-<sequence>`), RFC 3339 in UTC.
 
     Anybody may choose ids; one beyond the year 9999 is read as its last millisecond. Raises
-    BadEntryError for what is not such an id.
+    BadEntry for what is not such an id.
     """
     head = entry_id.partition("-")[0]
     if not (head.isascii() and head.isdigit()):
-        raise BadEntryError(f"{entry_id!r} is not the id of a stream entry")
+        raise BadEntry(f"{entry_id!r} is not the id of a stream entry")
     milliseconds = min(int(head), _LAST_MILLISECOND)
     return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
 
@@ -183,9 +183,9 @@ def _text(value: bytes, name: bytes | str) -> str:
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
-        raise BadEntryError(f"{where} is not UTF-8: byte {error.start + 1}: {error.reason}") from error
+        raise BadEntry(f"{where} is not UTF-8: byte {error.start + 1}: {error.reason}") from error
     if "\x00" in text:
-        raise BadEntryError(f"{where} contains the character NUL, which cannot be stored")
+        raise BadEntry(f"{where} contains the character NUL, which cannot be stored")
     return text
 
 
@@ -194,7 +194,7 @@ def _json(raw: bytes) -> Any:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         _text(raw, b"data")
-        raise BadEntryError(f"the field 'data' is not JSON: {error}") from error
+        raise BadEntry(f"the field 'data' is not JSON: {error}") from error
     # Looking into every value is slow; these say where it is needed at all.
     if _LONG_NUMBER.search(raw):
         # orjson reads integers beyond 64 bits as floats, which would lose digits without a word.
@@ -202,7 +202,7 @@ def _json(raw: bytes) -> Any:
     elif b"\\u0000" not in raw and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return value
     if faults := faults_in(value):
-        raise BadEntryError(f"the field 'data' cannot be stored: {faults[0]}")
+        raise BadEntry(f"the field 'data' cannot be stored: {faults[0]}")
     return value
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ordinaut.domain.expressions import compile_expression, compile_template
 from ordinaut.domain.matching import (
-    BadEntryError,
+    BadEntry,
     Index,
     Match,
     Mismatch,
@@ -42,7 +42,7 @@ def test_one_field_data_holds_json(value: Any) -> None:
 def test_any_bytes_are_read_or_refused_with_a_reason(raw: bytes) -> None:
     try:
         parse_entry({b"data": raw})
-    except BadEntryError as error:
+    except BadEntry as error:
         assert str(error)
 
 
@@ -86,7 +86,7 @@ def test_a_cloud_event_in_flat_fields_is_opened() -> None:
     ],
 )
 def test_a_bad_entry_is_refused_with_the_reason(fields: dict[bytes, bytes], told: str) -> None:
-    with pytest.raises(BadEntryError) as refused:
+    with pytest.raises(BadEntry) as refused:
         parse_entry(fields)
     assert told in str(refused.value)
 
@@ -99,14 +99,14 @@ def test_what_only_looks_bad_is_read() -> None:
 
 def test_data_from_elsewhere_is_held_to_the_same_rules() -> None:
     assert payload_of({"specversion": "1.0", "type": "t", "source": "s", "data": 1}).data == 1
-    with pytest.raises(BadEntryError, match="NUL"):
+    with pytest.raises(BadEntry, match="NUL"):
         payload_of(["\x00"])
 
 
 def test_the_time_of_an_entry_is_in_its_id() -> None:
     assert entry_time("1700000000123-0") == "2023-11-14T22:13:20.123+00:00"
     assert entry_time("99999999999999999999-1").startswith("9999-12-31T23:59:59.999")
-    with pytest.raises(BadEntryError):
+    with pytest.raises(BadEntry):
         entry_time("yesterday")
 
 
