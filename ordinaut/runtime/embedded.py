@@ -42,6 +42,19 @@ class DirectoryInUse(OrdinautError):
         self.api = api
 
 
+class DirectoryUnusable(OrdinautError):
+    """The data directory cannot be made or written by this user."""
+
+    slug = "directory-unusable"
+    title = "Data directory unusable"
+
+    def __init__(self, directory: Path, error: OSError) -> None:
+        super().__init__(
+            f"{directory} cannot be used as a data directory ({error.strerror}: {error.filename}); "
+            "give another --data-dir, or start this as the user it belongs to."
+        )
+
+
 class EmbeddedServers:
     """`with EmbeddedServers(directory) as servers:` — PostgreSQL and Valkey, started and stopped in order.
 
@@ -51,7 +64,7 @@ class EmbeddedServers:
     Blocking on purpose: enter it before the event loop starts, leave it after the loop has ended. Until
     it is left, a SIGTERM that nobody else handles raises SystemExit, so that the servers are stopped too.
 
-    Raises `DirectoryInUse`, `ServerFailed` and `EmbeddedMissing`.
+    Raises `DirectoryInUse`, `DirectoryUnusable`, `ServerFailed` and `EmbeddedMissing`.
     """
 
     def __init__(
@@ -117,8 +130,11 @@ class EmbeddedServers:
 
     def _own(self, undo: contextlib.ExitStack) -> None:
         if not self._ephemeral:
-            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            undo.callback(_lock(self.data_dir).close)
+            try:
+                self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                undo.callback(_lock(self.data_dir).close)
+            except OSError as error:
+                raise DirectoryUnusable(self.data_dir, error) from None
             return
         _sweep()
         while True:

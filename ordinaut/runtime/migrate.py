@@ -1,8 +1,7 @@
 """Brings a database's schema up to date: plain SQL files, in order, each exactly once.
 
-The files are `migrations/NNNN_name.sql`. Each runs in a transaction of its own together with the
-record that it ran; an advisory lock lets any number of processes call this at the same time. A file
-that was applied must never change: its SHA-256 is compared on every start.
+Each `migrations/NNNN_name.sql` runs in a transaction of its own together with the record that it ran,
+under an advisory lock. A file that was applied must never change: its SHA-256 is compared every time.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ import asyncpg
 from ordinaut.domain.errors import OrdinautError
 
 _LOCK = 0x6F7264696E617574  # "ordinaut" in ASCII: one lock per database, shared with nobody
-_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
+_RECORD = "INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2)"
 
 
 class MigrationRefused(OrdinautError):
@@ -28,8 +27,7 @@ def migration_files() -> dict[str, str]:
     """Every migration's SQL by file name, in the order of the numbers 0001, 0002 …"""
     found = {entry.name: entry for entry in files("migrations").iterdir() if entry.name.endswith(".sql")}
     for number, name in enumerate(sorted(found), start=1):
-        match = _NAME.fullmatch(name)
-        if match is None or int(match["number"]) != number:
+        if not re.fullmatch(rf"{number:04d}_[a-z0-9_]+\.sql", name):
             raise MigrationRefused(f"migrations/{name} is out of order: expected {number:04d}_<name>.sql")
     return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
 
@@ -37,10 +35,9 @@ def migration_files() -> dict[str, str]:
 async def migrate(
     database: "str | asyncpg.Connection[asyncpg.Record]", scripts: dict[str, str] | None = None
 ) -> list[str]:
-    """Apply what is missing and answer with the names applied, in order ([] when up to date).
+    """Apply what is missing, over a URL or an open connection; the names applied ([] when up to date).
 
-    `database` is a URL or an open connection outside a transaction; `scripts` are the migrations by
-    name (the packaged files unless given). Raises `MigrationRefused`.
+    `scripts` are the migrations by name, unless given the packaged files. Raises `MigrationRefused`.
     """
     if isinstance(database, str):
         connection = await asyncpg.connect(database)
@@ -55,19 +52,16 @@ async def migrate(
             "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY,"
             " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        rows = await database.fetch("SELECT name, checksum FROM schema_migrations ORDER BY name")
+        rows = await database.fetch('SELECT name, checksum FROM schema_migrations ORDER BY name COLLATE "C"')
         pending = _pending({row["name"]: row["checksum"] for row in rows}, scripts)
         for name in pending:
             async with database.transaction():
                 await database.execute(scripts[name])
-                await database.execute(
-                    "INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2)",
-                    name,
-                    _sum(scripts[name]),
-                )
+                await database.execute(_RECORD, name, _sum(scripts[name]))
         return pending
     finally:
-        await database.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+        if not database.is_closed():  # the lock ends with its connection anyway
+            await database.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
 def _sum(script: str) -> str:

@@ -13,7 +13,14 @@ import psutil
 import pytest
 import redis
 
-from ordinaut.runtime.embedded import DirectoryInUse, EmbeddedServers, read_dev_json, write_dev_json
+from ordinaut.runtime.embedded import (
+    DirectoryInUse,
+    DirectoryUnusable,
+    EmbeddedServers,
+    read_dev_json,
+    write_dev_json,
+)
+from ordinaut.runtime.embedded_process import ServerFailed
 from tests.support.processes import ROOT
 from tests.support.servers import blocking, execute
 
@@ -202,6 +209,21 @@ def test_redis_asks_for_the_last_port_but_takes_another_when_it_is_taken(directo
         with EmbeddedServers(directory, fsync=False) as servers:
             assert servers.redis is not None and servers.redis.port != port
             assert_it_is_there(servers)
+
+
+def test_a_data_directory_that_cannot_be_made_gets_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DirectoryUnusable, match="cannot be used as a data directory"):
+        EmbeddedServers(tmp_path / "file" / "data").start()
+
+
+def test_somebody_elses_files_in_the_place_of_the_database_are_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "data" / "pg" / "novel.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("Chapter 1")
+    with pytest.raises(ServerFailed, match="is not empty, but no data directory of PostgreSQL either"):
+        EmbeddedServers(tmp_path / "data", redis_url="redis://elsewhere").start()
+    assert mine.read_text() == "Chapter 1"
 
 
 def test_only_what_is_not_given_is_started(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+# Everything here makes its own .venv when it is missing and installs again only when pyproject.toml
+# changes. PYTHON=… names the Python (3.11 or newer) to make it with.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8080
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev test check bench clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv and install everything; the program is .venv/bin/ordinaut
+
+$(STAMP): pyproject.toml .ci/venv
+	.ci/venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
+	@touch $@
+
+dev: $(STAMP) ## Start the whole system on http://127.0.0.1:8080 (PORT=… for another) with the examples
+	@exec $(BIN)/ordinaut dev --port $(PORT)
+
+test: $(STAMP) ## Run the tests (ARGS='-k name' for some of them)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## Everything CI checks: style, types, import layers, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: $(STAMP) ## Measure speed; prints ratios first
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove .venv and every cache (not .ordinaut, which holds your data)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
