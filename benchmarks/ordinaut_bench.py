@@ -1,0 +1,123 @@
+"""Ordinaut, driven as the peers are: `XADD` is its enqueue call, `ordinaut serve` its workers.
+
+A run's clock stops later than a peer's: every run is `RunSucceeded` in the log, every projection has folded
+the log to its head, and the relay has published all of it on `ordinaut:log`.
+
+Throughput runs `debug.echo`, which is what it is for. Latency runs a Python function offered by the entry
+point group `ordinaut.tools`, so that its first line is the first line of the step's handler.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from typing import Any, ClassVar
+
+import asyncpg
+import httpx
+import orjson
+import redis.asyncio
+import uvloop
+
+from benchmarks import serving
+from benchmarks.peers import harness
+
+BATCH = 1000
+STREAM = "bench"
+LOG = "ordinaut:log"
+LAYOUT = os.environ.get("BENCH_ORDINAUT_LAYOUT", "relay projector clock intake / worker api")
+
+
+class Ordinaut(harness.Peer):
+    """Producer side: `XADD`, pipelined for the burst."""
+
+    packages = ("fastapi", "asyncpg", "redis", "uvloop", "orjson")
+    settings: ClassVar[dict[str, Any]] = {
+        "processes": LAYOUT,
+        "xadd_pipeline": BATCH,
+        "until": "projected and relayed",
+    }
+
+    def __init__(self, what: str) -> None:
+        self.latency = what == "latency"
+        self.port = serving.free_port()
+        self.succeeded = 0
+        self.counted = 0
+
+    async def prepare(self) -> None:
+        database, redis_url = harness.connection()
+        await asyncio.to_thread(serving.migrate)
+        self.pool = await asyncpg.create_pool(database, min_size=1, max_size=2)
+        self.redis = redis.asyncio.Redis.from_url(redis_url)
+        os.environ.update(serving.environment(self.port))
+
+    def workers(self) -> list[list[str]]:
+        return [[*serving.program(), "serve", *roles.split()] for roles in LAYOUT.split("/")]
+
+    async def ready(self) -> None:
+        uses = {"uses": "bench.noop"} if self.latency else {"uses": "debug.echo"}
+        step = {"id": "noop", **uses, "with": {"stamp": "${input.stamp}"}}
+        task = {"schedule": {"on": {"stream": STREAM}}, "pipeline": [step]}
+        async with serving.client(self.port) as client:
+            await serving.wait_ready(client)
+            answer = await client.put("/v1/tasks/bench", json=task)
+            if answer.is_error:
+                raise RuntimeError(f"PUT /v1/tasks/bench answered {answer.status_code}: {answer.text}")
+            await self._watched(client)
+
+    async def _watched(self, client: httpx.AsyncClient) -> None:
+        """An entry counts from when intake has made its group on the stream."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if await self.redis.xinfo_groups(STREAM):
+                    return
+            except redis.asyncio.ResponseError:
+                pass  # the stream is not there yet
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"intake did not begin to read the stream {STREAM!r}")
+            await asyncio.sleep(0.05)
+
+    async def burst(self, jobs: int) -> None:
+        entry = {b"data": orjson.dumps({"stamp": 0.0})}
+        for start in range(0, jobs, BATCH):
+            async with self.redis.pipeline(transaction=False) as pipeline:
+                for _ in range(min(BATCH, jobs - start)):
+                    pipeline.xadd(STREAM, entry)
+                await pipeline.execute()
+
+    async def one(self, stamp: float) -> None:
+        await self.redis.xadd(STREAM, {b"data": orjson.dumps({"stamp": stamp})})
+
+    async def ran(self, tally: Any) -> int:
+        """Runs that are RunSucceeded in the log, counted from where the last call ended."""
+        query = "SELECT count(*), max(position) FROM events WHERE type = 'RunSucceeded' AND position > $1"
+        row = await self.pool.fetchrow(query, self.counted)
+        self.succeeded += row[0]
+        self.counted = row[1] or self.counted
+        return self.succeeded
+
+    async def drained(self) -> bool:
+        query = """SELECT position, (SELECT bool_and(c.position >= h.position) FROM projection_checkpoints c),
+                          NOT EXISTS (SELECT FROM due_work) FROM log_head h"""
+        head, projected, idle = await self.pool.fetchrow(query)
+        if not (projected and idle):
+            return False
+        last = (await self.redis.xinfo_stream(LOG))["last-generated-id"]
+        return int(last.partition(b"-")[0]) >= head
+
+
+def main() -> None:
+    """`throughput|latency JOBS RATE SECONDS`, as for every peer."""
+    uvloop.install()
+    try:
+        peer = Ordinaut(sys.argv[1])
+    except OSError as error:
+        print(json.dumps({"failed": str(error)}))
+        return
+    harness.main(peer)
+
+
+if __name__ == "__main__":
+    main()

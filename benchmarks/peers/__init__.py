@@ -1,0 +1,1 @@
+"""The same no-op job on other job queues, each run by its own environment's Python."""

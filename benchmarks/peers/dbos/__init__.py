@@ -1,0 +1,1 @@
+"""DBOS: durable workflows in PostgreSQL."""

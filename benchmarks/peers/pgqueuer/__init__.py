@@ -1,0 +1,1 @@
+"""pgqueuer: jobs in PostgreSQL, FOR UPDATE SKIP LOCKED."""

@@ -1,0 +1,1 @@
+"""procrastinate: jobs in PostgreSQL through stored procedures."""

@@ -1,0 +1,1 @@
+"""taskiq with its Redis Streams broker."""

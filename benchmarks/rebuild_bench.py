@@ -1,0 +1,101 @@
+"""A full rebuild of every projection over a long log: events per second, and the memory it takes.
+
+The log is written by SQL, through `append_events` as everything else is, four events a run as a run with
+one step has. What is timed is the command `ordinaut projections rebuild`, from its start to its end, and
+the memory is the peak resident size of that process as the kernel counted it.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from benchmarks import serving
+from ordinaut.domain.ids import task_id
+
+BATCH_RUNS = 2_500
+PER_RUN = 4
+TASK = task_id("default", "bench")
+
+DEFINITION = {
+    "title": None,
+    "labels": {},
+    "schedule": {"on": {"stream": "bench", "where": None, "input": None}},
+    "params": {},
+    "pipeline": [{"id": "noop", "uses": "debug.echo", "with": {"id": "${input.id}"}}],
+    "policy": {"priority": 5, "max_attempts": 5, "overlap": "skip", "catch_up": "latest"},
+}
+
+CREATE = """
+SELECT append_events('{1}', ARRAY[$1::text], '{1}', '{TaskCreated}', ARRAY[$2::text], '{default}',
+                     '{key:bench}', '{bench}', '{NULL}', '{1}', ARRAY[$1::text], '{0}')
+"""
+
+RUNS = """
+WITH run AS (
+    SELECT n, 'run-' || (lpad(to_hex(n), 12, '0') || '8000' || substr(md5(n::text), 1, 16))::uuid AS stream
+      FROM generate_series($1::bigint, $2::bigint) AS n
+), e AS (
+    SELECT n - $1 + 1 AS append, stream, v AS version, type, d::text AS data
+      FROM run, LATERAL (VALUES
+        (1, 'RunRequested', jsonb_build_object('task', $3::text, 'name', 'bench', 'task_version', 1,
+            'cause', jsonb_build_object('kind', 'stream', 'stream', 'bench', 'id', n || '-0'),
+            'input', jsonb_build_object('id', n), 'priority', 5, 'max_attempts', 5, 'depth', 0)),
+        (2, 'RunStarted', jsonb_build_object('task', $3::text, 'attempt', 1, 'worker', 'bench')),
+        (3, 'StepSucceeded', jsonb_build_object('step', 'noop', 'attempt', 1,
+            'input', jsonb_build_object('id', n), 'output', jsonb_build_object('id', n),
+            'started_at', '2026-01-01T00:00:00+00:00', 'finished_at', '2026-01-01T00:00:00+00:00')),
+        (4, 'RunSucceeded', jsonb_build_object('task', $3::text, 'output', jsonb_build_object('id', n)))
+      ) AS kind (v, type, d)
+), a AS (
+    SELECT array_agg(append::int ORDER BY version, append) AS append,
+           array_agg(stream ORDER BY version, append) AS stream,
+           array_agg(version ORDER BY version, append) AS version,
+           array_agg(type ORDER BY version, append) AS type,
+           array_agg(data ORDER BY version, append) AS data,
+           array_agg('default'::text) AS space, array_agg('worker:bench'::text) AS actor,
+           array_agg(stream ORDER BY version, append) AS correlation,
+           array_agg(NULL::text) AS causation
+      FROM e
+), r AS (
+    SELECT array_agg((n - $1 + 1)::int ORDER BY n) AS append, array_agg(stream ORDER BY n) AS stream,
+           array_agg(0) AS version FROM run
+)
+SELECT x.head_after FROM a, r, LATERAL append_events(
+    a.append, a.stream, a.version, a.type, a.data, a.space, a.actor, a.correlation, a.causation,
+    r.append, r.stream, r.version) AS x
+"""
+
+
+async def fill(database: str, events: int, tell: Callable[[str], None]) -> int:
+    """Writes a log of about `events` events; answers with its head."""
+    connection = await asyncpg.connect(database, server_settings={"synchronous_commit": "off"})
+    try:
+        created = {"name": "bench", "definition": DEFINITION, "version": 1, "next": {}}
+        await connection.execute(
+            CREATE.replace("$1", f"'task-{TASK}'").replace("$2", f"'{json.dumps(created)}'")
+        )
+        head = 1
+        for first in range(1, events // PER_RUN + 1, BATCH_RUNS):
+            last = min(first + BATCH_RUNS - 1, events // PER_RUN)
+            head = await connection.fetchval(RUNS, first, last, TASK)
+            if head % 100_000 <= BATCH_RUNS * PER_RUN:
+                tell(f"rebuild: {head:,} of {events:,} events written")
+        await connection.execute("VACUUM ANALYZE events")
+    finally:
+        await connection.close()
+    return head
+
+
+async def measured(events: int, rounds: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """`rounds` full rebuilds of one log, in the database that `serving.environment` names."""
+    environment = serving.environment(0)
+    serving.migrate()
+    head = await fill(environment["ORDINAUT_DATABASE_URL"], events, tell)
+    results = []
+    for number in range(rounds):
+        tell(f"rebuild: {number + 1} of {rounds}")
+        seconds, peak = serving.run("projections rebuild", environment)
+        results.append({"events_per_s": head / seconds, "peak_mb": peak / 1e6, "events": head})
+    return results

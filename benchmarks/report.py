@@ -1,0 +1,176 @@
+"""The report: ratios and floors first, then absolute figures, then what was set."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.suite import Plan, Results, Row
+from benchmarks.venvs import PEERS
+
+TITLES = {"ordinaut": "Ordinaut", **{peer.name: peer.title for peer in PEERS}}
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A promise about a figure: `value` (None: not measured) against `limit`."""
+
+    what: str
+    value: float | None
+    limit: float
+    at_most: bool = False
+    unit: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it holds; None when it was not measured."""
+        if self.value is None:
+            return None
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours is not None and theirs else None
+
+
+def floors(results: Results) -> list[Floor]:
+    """Every floor with what was measured."""
+    median = results.median
+    through, late = results.throughput, results.latency
+    peak = max((row["peak_mb"] for row in results.rebuild), default=None)
+    return [
+        Floor(
+            "throughput / pgqueuer, end to end",
+            _ratio(
+                median(through.get("ordinaut"), "throughput"), median(through.get("pgqueuer"), "throughput")
+            ),
+            0.5,
+        ),
+        Floor(
+            "latency p50 / pgqueuer",
+            _ratio(
+                median(late.get("ordinaut"), "latency_p50_ms"), median(late.get("pgqueuer"), "latency_p50_ms")
+            ),
+            2.0,
+            at_most=True,
+        ),
+        Floor("POST /v1/tasks / bare FastAPI", median(results.post, "ratio"), 0.3),
+        Floor("full rebuild", median(results.rebuild, "events_per_s"), 50_000, unit=" events/s"),
+        Floor("peak memory of a rebuild", peak, 300, at_most=True, unit=" MB"),
+    ]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:,.2f}"
+
+
+def _spread(rows: list[Row], key: str) -> str:
+    values = sorted(row[key] for row in rows)
+    if len(values) == 1:
+        return _number(values[0])
+    return f"{_number(values[len(values) // 2])}  ({_number(values[0])} - {_number(values[-1])})"
+
+
+def show(console: Console, results: Results, about: dict[str, dict[str, str]], plan: Plan) -> None:
+    """Prints everything."""
+    console.print(_ratios(results))
+    console.print(_floors(results))
+    console.print(_absolute(results))
+    if results.post or results.rebuild:
+        console.print(_own(results))
+    console.print(_settings(results))
+    for title, facts in about.items():
+        console.print(f"[bold]{title}[/]: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+    console.print(
+        f"[bold]Method[/]: medians of {plan.rounds} round(s), Ordinaut and pgqueuer taking turns, other peers"
+        f" one round; latency at {plan.rate} jobs/s for {plan.seconds:.0f} s after 2 s of warm-up; each round"
+        " in a fresh database. Definitions: benchmarks/peers/harness.py."
+    )
+    for what, why in results.failed.items():
+        console.print(f"[bold red]failed[/] {what}: {why}", markup=True, highlight=False)
+
+
+def _ratios(results: Results) -> Table:
+    table = Table(title="Ordinaut as a multiple of each", title_justify="left")
+    for column in ("", "jobs/s (more is better)", "latency p50 (less is better)", "latency p99"):
+        table.add_column(column, justify="left" if not column else "right")
+    median = results.median
+    for name, title in TITLES.items():
+        if name == "ordinaut":
+            continue
+        cells = []
+        for part, key in (
+            (results.throughput, "throughput"),
+            (results.latency, "latency_p50_ms"),
+            (results.latency, "latency_p99_ms"),
+        ):
+            ratio = _ratio(median(part.get("ordinaut"), key), median(part.get(name), key))
+            cells.append("-" if ratio is None else f"{ratio:.2f} x")
+        table.add_row(title, *cells)
+    return table
+
+
+def _floors(results: Results) -> Table:
+    table = Table(title="Floors", title_justify="left")
+    for column in ("", "measured", "floor", ""):
+        table.add_column(column, justify="left" if not column else "right")
+    words = {None: "not measured", True: "[green]met[/]", False: "[red]NOT MET[/]"}
+    for floor in floors(results):
+        sign = "≤" if floor.at_most else "≥"
+        limit = f"{sign} {floor.limit:,g}{floor.unit}"
+        measured = "-" if floor.value is None else _number(floor.value) + floor.unit
+        table.add_row(floor.what, measured, limit, words[floor.met])
+    return table
+
+
+def _absolute(results: Results) -> Table:
+    table = Table(title="Absolute figures: median (least - most)", title_justify="left")
+    for column in ("", "jobs/s", "latency p50 ms", "latency p99 ms"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, title in TITLES.items():
+        through, late = results.throughput.get(name, []), results.latency.get(name, [])
+        if not through and not late and not any(what.split()[0] == name for what in results.failed):
+            continue
+        broken = "[red]failed[/]" if any(what.split()[0] == name for what in results.failed) else "-"
+        table.add_row(
+            title,
+            _spread(through, "throughput") if through else broken,
+            _spread(late, "latency_p50_ms") if late else broken,
+            _spread(late, "latency_p99_ms") if late else broken,
+        )
+    return table
+
+
+def _own(results: Results) -> Table:
+    table = Table(title="Ordinaut alone: median (least - most)", title_justify="left")
+    table.add_column("")
+    table.add_column("", justify="right")
+    figures = (
+        ("POST /v1/tasks per second", results.post, "tasks_per_s"),
+        ("bare FastAPI echo per second", results.post, "bare_per_s"),
+        ("full rebuild, events per second", results.rebuild, "events_per_s"),
+        ("events rebuilt", results.rebuild, "events"),
+        ("peak memory of the rebuilding process, MB", results.rebuild, "peak_mb"),
+    )
+    for title, rows, key in figures:
+        if rows:
+            table.add_row(title, _spread(rows, key))
+    return table
+
+
+def _settings(results: Results) -> Table:
+    table = Table(title="Versions and settings", title_justify="left", show_lines=True)
+    for column in ("", "versions", "settings"):
+        table.add_column(column, overflow="fold")
+    for name, title in TITLES.items():
+        rows = results.throughput.get(name) or results.latency.get(name)
+        if rows:
+            table.add_row(title, _pairs(rows[0]["versions"]), _pairs(rows[0]["settings"]))
+    return table
+
+
+def _pairs(facts: dict[str, Any]) -> str:
+    return "\n".join(f"{key} {value}" for key, value in facts.items())

@@ -1,0 +1,157 @@
+"""Runs the measurements: every one on servers shared by all and a database of its own.
+
+Systems that a floor compares take turns (A B A B …) within one run, because a machine is never equally
+fast twice; what counts is the median of the rounds.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import post_bench, rebuild_bench, venvs
+from benchmarks.servers import Servers
+from benchmarks.venvs import PEERS, ROOT
+
+PARTS = ("throughput", "latency", "post", "rebuild")
+ORDINAUT_JOBS = 50_000
+PEER_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. `rounds` is for what floors compare; the other peers get one."""
+
+    rounds: int = 3
+    scale: float = 1.0
+    rate: int = 100
+    seconds: float = 15.0
+    posts: int = 5_000
+    events: int = 1_000_000
+
+
+QUICK = Plan(rounds=1, scale=0.1, seconds=4.0, posts=1_000, events=100_000)
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Results:
+    """Every round of every measurement, and why a system is missing if it is."""
+
+    throughput: dict[str, list[Row]] = field(default_factory=dict)
+    latency: dict[str, list[Row]] = field(default_factory=dict)
+    post: list[Row] = field(default_factory=list)
+    rebuild: list[Row] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def median(self, rows: Iterable[Row] | None, key: str) -> float | None:
+        """The median of `key` over `rows`; None when there are none."""
+        values = [row[key] for row in rows or ()]
+        return statistics.median(values) if values else None
+
+
+class Suite:
+    """One benchmark run over `servers`; `tell` gets a line for whoever waits."""
+
+    def __init__(self, servers: Servers, plan: Plan, tell: Callable[[str], None]) -> None:
+        self.servers = servers
+        self.plan = plan
+        self.tell = tell
+        self.results = Results()
+        self._pythons: dict[str, Path] = {"ordinaut": Path(sys.executable)}
+
+    async def run(self, parts: Iterable[str], systems: list[str]) -> Results:
+        """Measures `parts` (of PARTS) for `systems` (`ordinaut` and names of PEERS)."""
+        for peer in PEERS:
+            if peer.name in systems:
+                await self._install(peer)
+        for part in parts:
+            if part in ("throughput", "latency"):
+                await self._compared(part, systems)
+            elif "ordinaut" in systems:
+                await self._own(part)
+        return self.results
+
+    async def _install(self, peer: venvs.Peer) -> None:
+        self.tell(f"{peer.name}: environment")
+        try:
+            self._pythons[peer.name] = await asyncio.to_thread(venvs.python_of, peer)
+        except (RuntimeError, OSError) as error:
+            self.results.failed[peer.name] = str(error)
+
+    async def _compared(self, part: str, systems: list[str]) -> None:
+        paired = [name for name in ("ordinaut", "pgqueuer") if name in systems]
+        for number in range(self.plan.rounds):
+            for name in paired:
+                await self._round(part, name, number + 1)
+        for name in systems:
+            if name not in paired:
+                await self._round(part, name, 1)
+
+    async def _round(self, part: str, name: str, number: int) -> None:
+        if name not in self._pythons:
+            return
+        self.tell(f"{part}: {name}, round {number}")
+        jobs = next((peer.jobs for peer in PEERS if peer.name == name), ORDINAUT_JOBS)
+        module = "benchmarks.ordinaut_bench" if name == "ordinaut" else f"benchmarks.peers.{name}"
+        plan = self.plan
+        arguments = [part, str(round(jobs * plan.scale)), str(plan.rate), str(plan.seconds)]
+        database, redis_url = await self.servers.fresh()
+        try:
+            result = await self._process(name, [module, *arguments], database, redis_url)
+        finally:
+            await self.servers.drop(database)
+        if "failed" in result:
+            self.results.failed[f"{name} ({part}, round {number})"] = result["failed"]
+        else:
+            getattr(self.results, part).setdefault(name, []).append(result)
+
+    async def _process(self, name: str, command: list[str], database: str, redis_url: str) -> Row:
+        """Runs a system's script; its last line is the result, anything else is a failure."""
+        environment = {
+            **os.environ,
+            "BENCH_DATABASE_URL": database,
+            "BENCH_REDIS_URL": redis_url,
+            "PYTHONPATH": str(ROOT),
+        }
+        process = await asyncio.create_subprocess_exec(
+            self._pythons[name],
+            "-m",
+            *command,
+            env=environment,
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), PEER_TIMEOUT)
+        except TimeoutError:
+            process.kill()
+            return {"failed": f"no result after {PEER_TIMEOUT:.0f} s"}
+        try:
+            result: Row = json.loads(out.decode().strip().rpartition("\n")[2])
+        except ValueError:
+            return {"failed": f"exit code {process.returncode}: {(out + err).decode().strip()[-1500:]}"}
+        return result
+
+    async def _own(self, part: str) -> None:
+        database, redis_url = await self.servers.fresh()
+        os.environ.update(BENCH_DATABASE_URL=database, BENCH_REDIS_URL=redis_url)
+        self.tell(f"{part}: ordinaut")
+        try:
+            if part == "post":
+                self.results.post = await post_bench.measured(self.plan.posts, self.plan.rounds)
+            else:
+                self.results.rebuild = await rebuild_bench.measured(
+                    self.plan.events, self.plan.rounds, self.tell
+                )
+        except Exception as error:
+            self.results.failed[part] = f"{type(error).__name__}: {error}"
+        finally:
+            await self.servers.drop(database)
