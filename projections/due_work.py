@@ -48,7 +48,8 @@ ON CONFLICT (run_id) DO NOTHING
 # The rest of the row is in the run's RunRequested, which may be long before this batch (a run that is
 # opened again) or in it (then its row is not there yet).
 PUT_OFF = f"""
-INSERT INTO due_work AS d (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit, version)
+INSERT INTO due_work AS d (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit,
+                           version)
 SELECT substr(e.stream, 5)::uuid, e.space, (e.data->>'task')::uuid,
        (f.data->>'priority')::smallint, (e.data->>'run_at')::timestamptz,
        f.data#>>'{{concurrency,key}}', (f.data#>>'{{concurrency,limit}}')::int, e.version
@@ -101,10 +102,10 @@ async def unfinished_runs(connection: Connection, task_id: str) -> list[str]:
 async def depth(connection: Connection) -> dict[str, Any]:
     """How much there is to do: `ready` (due, not leased), `leased`, `later` (not due yet)."""
     row = await connection.fetchrow(
-        """SELECT count(*) FILTER (WHERE lease_until > now()) AS leased,
-                  count(*) FILTER (WHERE (lease_until IS NULL OR lease_until <= now()) AND run_at <= now()) AS ready,
-                  count(*) FILTER (WHERE (lease_until IS NULL OR lease_until <= now()) AND run_at > now()) AS later
-             FROM due_work"""
+        """SELECT count(*) FILTER (WHERE leased) AS leased,
+                  count(*) FILTER (WHERE NOT leased AND run_at <= now()) AS ready,
+                  count(*) FILTER (WHERE NOT leased AND run_at > now()) AS later
+             FROM (SELECT run_at, coalesce(lease_until > now(), false) AS leased FROM due_work) w"""
     )
     assert row is not None
     return dict(row)

@@ -91,8 +91,10 @@ async def _swap(connection: Connection, projection: Projection, schema: str, liv
         await connection.execute(
             "UPDATE projection_checkpoints SET position = $2, version = $3, updated_at = clock_timestamp()"
             " WHERE name = $1",
-            name, head, projection.version,
-        )  # fmt: skip
+            name,
+            head,
+            projection.version,
+        )
     return head
 
 
@@ -135,7 +137,9 @@ async def verify(
             "SELECT position FROM projection_checkpoints WHERE name = $1", name
         )
         for schema in (fresh, copy):
-            await connection.execute(f'CREATE SCHEMA "{schema}"; SET LOCAL search_path = "{schema}", "{live}"')
+            await connection.execute(
+                f'CREATE SCHEMA "{schema}"; SET LOCAL search_path = "{schema}", "{live}"'
+            )
             await connection.execute(projection.ddl)
         await connection.execute(f'INSERT INTO "{copy}"."{name}" SELECT * FROM "{live}"."{name}"')
         await fold_range(connection, projection, checkpoint, head)
@@ -149,17 +153,20 @@ async def verify(
         await transaction.rollback()
 
 
-async def _compare(connection: Connection, projection: Projection, fresh: str, copy: str, head: int) -> Verdict:
+async def _compare(
+    connection: Connection, projection: Projection, fresh: str, copy: str, head: int
+) -> Verdict:
     name = projection.name
     columns = ", ".join(
         f'"{row[0]}"'
         for row in await connection.fetch(
-            "SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped"
-            " AND attname <> ALL ($2) ORDER BY attnum",
-            f'"{fresh}"."{name}"', list(projection.own),
-        )  # fmt: skip
+            "SELECT attname FROM pg_attribute"
+            " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL ($2) ORDER BY attnum",
+            f'"{fresh}"."{name}"',
+            list(projection.own),
+        )
     )
-    right, there = f'SELECT {columns} FROM "{fresh}"."{name}"', f'SELECT {columns} FROM "{copy}"."{name}"'  # noqa: S608
+    right, there = f'SELECT {columns} FROM "{fresh}"."{name}"', f'SELECT {columns} FROM "{copy}"."{name}"'
     counts = await connection.fetchrow(
         f"""SELECT (SELECT count(*) FROM ({right}) r) AS rows,
                    (SELECT count(*) FROM ({right} EXCEPT ALL {there}) m) AS missing,

@@ -20,16 +20,21 @@ def all_projections() -> dict[str, Projection]:
     """Every projection by name. One from outside that does not load, or takes a name that is in use,
     is left out and reported: a broken plug-in must not stop the system."""
     found = {
-        module.PROJECTION.name: module.PROJECTION for module in (due_work, schedules, tasks, runs, occurrences)
+        module.PROJECTION.name: module.PROJECTION
+        for module in (due_work, schedules, tasks, runs, occurrences)
     }
     for entry in entry_points(group=GROUP):
         try:
             projection = entry.load()
         except Exception as error:
-            logger.error("projection.not_loaded", entry_point=entry.name, error=f"{type(error).__name__}: {error}")
+            logger.error(
+                "projection.not_loaded", entry_point=entry.name, error=f"{type(error).__name__}: {error}"
+            )
             continue
         if not isinstance(projection, Projection) or projection.name in found:
-            logger.error("projection.refused", entry_point=entry.name, reason="not a Projection, or its name is taken")
+            logger.error(
+                "projection.refused", entry_point=entry.name, reason="not a Projection, or its name is taken"
+            )
             continue
         found[projection.name] = projection
     return found

@@ -1,9 +1,10 @@
 """The table `runs`: every run there was, for lists. One run with its steps is read from its stream."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from ordinaut.domain.events import RUN_ENDED
 from ordinaut.domain.run import Run
@@ -84,7 +85,7 @@ def _iso(at: datetime | None) -> str | None:
     return at.isoformat() if at else None
 
 
-def public(row: Mapping[str, Any]) -> dict[str, Any]:
+def public(row: asyncpg.Record) -> dict[str, Any]:
     """A row of `runs` as the API lists a run (without its steps)."""
     return {
         "id": str(row["id"]),

@@ -23,7 +23,8 @@ CREATE TABLE tasks (
     snoozed_until  timestamptz
 );
 CREATE UNIQUE INDEX ON tasks (space, name);
-CREATE INDEX ON tasks ((definition #>> '{schedule,on,stream}')) WHERE definition #> '{schedule,on}' IS NOT NULL;
+CREATE INDEX ON tasks ((definition #>> '{schedule,on,stream}'))
+ WHERE definition #> '{schedule,on}' IS NOT NULL;
 """
 
 DEFINES = frozenset({"TaskCreated", "TaskChanged"})
@@ -48,18 +49,21 @@ ON CONFLICT (id) DO UPDATE SET
 """
 
 CHANGE = f"""
-UPDATE tasks SET title = e.data#>>'{{definition,title}}', labels = coalesce(e.data#>'{{definition,labels}}', '{{}}'),
-       definition = e.data->'definition', version = (e.data->>'version')::int, changed_at = e.at
+UPDATE tasks SET title = e.data#>>'{{definition,title}}',
+       labels = coalesce(e.data#>'{{definition,labels}}', '{{}}'), definition = e.data->'definition',
+       version = (e.data->>'version')::int, changed_at = e.at
   FROM ({last_of(DEFINES, "*")}) AS e
  WHERE id = substr(e.stream, 6)::uuid AND e.type = 'TaskChanged'
 """
 
 MOVE = f"""
-UPDATE tasks SET status = CASE e.type WHEN 'TaskPaused' THEN 'paused' WHEN 'TaskRetired' THEN 'retired' ELSE 'active' END,
-       paused_reason = CASE e.type WHEN 'TaskPaused' THEN e.data->>'reason' WHEN 'TaskRetired' THEN paused_reason END
+UPDATE tasks SET status = CASE e.type WHEN 'TaskPaused' THEN 'paused' WHEN 'TaskRetired' THEN 'retired'
+                                      ELSE 'active' END,
+       paused_reason = CASE e.type WHEN 'TaskPaused' THEN e.data->>'reason'
+                                   WHEN 'TaskRetired' THEN paused_reason END
   FROM ({last_of(MOVES, "*")}) AS e
  WHERE id = substr(e.stream, 6)::uuid AND e.type <> 'TaskCreated'
-"""  # noqa: E501
+"""
 
 SNOOZE = f"""
 UPDATE tasks SET snoozed_until = (e.data->>'until')::timestamptz
@@ -77,7 +81,13 @@ PROJECTION = Projection(
     "tasks",
     version=1,
     ddl=DDL,
-    folds=[Fold(CREATED, CREATE), Fold(DEFINES, CHANGE), Fold(MOVES, MOVE), Fold(SNOOZES, SNOOZE), Fold(ALL, COUNT)],
+    folds=[
+        Fold(CREATED, CREATE),
+        Fold(DEFINES, CHANGE),
+        Fold(MOVES, MOVE),
+        Fold(SNOOZES, SNOOZE),
+        Fold(ALL, COUNT),
+    ],
     notifies=True,
 )
 
@@ -129,7 +139,8 @@ async def list_tasks(
     """Tasks in the order of their names, behind the name `after`; retired ones only when asked for."""
     rows = await connection.fetch(
         SELECT
-        + """WHERE t.space = $1 AND t.name > $2 AND ($3::text IS NULL AND t.status <> 'retired' OR t.status = $3)
+        + """WHERE t.space = $1 AND t.name > $2
+               AND ($3::text IS NULL AND t.status <> 'retired' OR t.status = $3)
                AND t.labels @> $4::jsonb ORDER BY t.name LIMIT $5""",
         space, after, status, labels or {}, limit,
     )  # fmt: skip
@@ -137,8 +148,8 @@ async def list_tasks(
 
 
 async def stream_triggers(connection: Connection) -> list[Any]:
-    """`id, space, name, status, definition, stream_version, created_at` of every task that listens to a stream,
-    in all spaces; the paused ones too, because their entries get a verdict as well."""
+    """Every task that listens to a stream, in all spaces: `id, space, name, status, definition,
+    stream_version, created_at`. The paused ones too: their entries get a verdict as well."""
     rows: list[Any] = await connection.fetch(
         """SELECT id::text, space, name, status, definition, stream_version, created_at FROM tasks
             WHERE definition #> '{schedule,on}' IS NOT NULL AND status <> 'retired'"""

@@ -112,7 +112,7 @@ def evolve(run: Run, event: Event) -> None:
                 data["step"], "running", data["attempt"], data.get("input"), started_at=data["started_at"]
             )
         case "StepSucceeded" | "StepFailed" | "StepSkipped":
-            run.steps[data["step"]] = _step(event.type, data)
+            run.steps[data["step"]] = step_record(event.type, data)
         case "RunRetryScheduled" | "RunWaiting":
             run.state = "waiting"
             run.crashes = 0 if data.get("reopened") else max(0, run.crashes - 1)
@@ -135,7 +135,8 @@ def evolve(run: Run, event: Event) -> None:
     run.stream_version = event.version
 
 
-def _step(kind: str, data: Mapping[str, Any]) -> StepRecord:
+def step_record(kind: str, data: Mapping[str, Any]) -> StepRecord:
+    """What a StepSucceeded, StepFailed or StepSkipped says of its step."""
     state: Literal["succeeded", "failed", "skipped"] = (
         "succeeded" if kind == "StepSucceeded" else "failed" if kind == "StepFailed" else "skipped"
     )
@@ -161,9 +162,12 @@ def start(run: Run, worker: str) -> NewEvent:
     if run.crashes >= run.max_attempts:
         message = (
             f"the run was started {run.attempt} times and its worker was lost {run.crashes} times in the"
-            f" middle of it (policy.max_attempts is {run.max_attempts}); POST /v1/runs/{run.id}/retry tries again"
+            f" middle of it (policy.max_attempts is {run.max_attempts});"
+            f" POST /v1/runs/{run.id}/retry tries again"
         )
-        return NewEvent("RunParked", {"task": run.task_id, "error": {"message": message}, "attempt": run.attempt})
+        return NewEvent(
+            "RunParked", {"task": run.task_id, "error": {"message": message}, "attempt": run.attempt}
+        )
     return NewEvent("RunStarted", {"task": run.task_id, "attempt": run.attempt + 1, "worker": worker})
 
 
@@ -182,11 +186,18 @@ def retry(run: Run, now: datetime) -> list[NewEvent]:
     if run.state not in RETRYABLE:
         if not run.ended:
             return []
-        raise NotPossible(f"the run {run.id} {run.state}; only failed, canceled and parked runs can be retried")
+        raise NotPossible(
+            f"the run {run.id} {run.state}; only failed, canceled and parked runs can be retried"
+        )
     return [
         NewEvent(
             "RunRetryScheduled",
-            {"task": run.task_id, "run_at": now.isoformat(), "reason": "retry was asked for", "reopened": True},
+            {
+                "task": run.task_id,
+                "run_at": now.isoformat(),
+                "reason": "retry was asked for",
+                "reopened": True,
+            },
         )
     ]
 
@@ -194,5 +205,6 @@ def retry(run: Run, now: datetime) -> list[NewEvent]:
 def hand_back(run: Run, now: datetime) -> NewEvent:
     """A worker that is stopping gives the run to the next one, at once and without counting it."""
     return NewEvent(
-        "RunRetryScheduled", {"task": run.task_id, "run_at": now.isoformat(), "reason": "the worker is stopping"}
+        "RunRetryScheduled",
+        {"task": run.task_id, "run_at": now.isoformat(), "reason": "the worker is stopping"},
     )

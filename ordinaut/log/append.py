@@ -112,7 +112,7 @@ async def append(connection: Connection, appends: Sequence[Append]) -> list[Outc
     return _outcomes(appends, row)
 
 
-def _outcomes(appends: Sequence[Append], row: Mapping[str, Any]) -> list[Outcome]:
+def _outcomes(appends: Sequence[Append], row: asyncpg.Record) -> list[Outcome]:
     conflicts: dict[int, VersionConflict] = {}
     if row["conflict_append"]:
         for n, stream, actual in zip(
@@ -122,7 +122,9 @@ def _outcomes(appends: Sequence[Append], row: Mapping[str, Any]) -> list[Outcome
             own = stream == item.stream
             # Its own stream first: "it exists already" says more than "what you read has changed".
             if n not in conflicts or own:
-                conflicts[n] = VersionConflict(stream, item.expected if own else item.requires[stream], actual)
+                conflicts[n] = VersionConflict(
+                    stream, item.expected if own else item.requires[stream], actual
+                )
     position: int = row["head_before"]
     at: datetime = row["appended_at"]
     outcomes: list[Outcome] = []
@@ -236,7 +238,9 @@ class Appender:
                 await transaction.start()
                 try:
                     await _carry_out([items[n] for n in kept], connection)
-                    outcomes = dict(zip(kept, await append(connection, [items[n] for n in kept]), strict=True))
+                    outcomes = dict(
+                        zip(kept, await append(connection, [items[n] for n in kept]), strict=True)
+                    )
                     lost = {n: o for n, o in outcomes.items() if isinstance(o, VersionConflict)}
                     if not any(items[n].effects for n in lost):
                         await transaction.commit()

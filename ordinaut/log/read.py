@@ -1,9 +1,11 @@
 """Reading the log: a stream, a range, a filter. Readers never lock and never skip (I2)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import asyncpg
 
 from ordinaut.domain.events import Event
 from ordinaut.domain.upcast import upcast
@@ -12,13 +14,22 @@ from ordinaut.log.append import Connection
 COLUMNS = "position, space, stream, version, type, schema, at, actor, correlation, causation, data"
 
 
-def to_event(row: Mapping[str, Any]) -> Event:
+def to_event(row: asyncpg.Record) -> Event:
     """A row of `events` as an `Event` of the current schema version."""
     return upcast(
         Event(
-            row["position"], row["space"], row["stream"], row["version"], row["type"], row["schema"],
-            row["at"], row["actor"], row["correlation"], row["causation"], row["data"],
-        )  # fmt: skip
+            row["position"],
+            row["space"],
+            row["stream"],
+            row["version"],
+            row["type"],
+            row["schema"],
+            row["at"],
+            row["actor"],
+            row["correlation"],
+            row["causation"],
+            row["data"],
+        )
     )
 
 

@@ -41,7 +41,13 @@ class Relay:
     `trouble` is a sentence while it cannot publish, else None."""
 
     def __init__(
-        self, pool: asyncpg.Pool, redis: Redis, notifications: Notifications, *, maxlen: int, poll_seconds: float
+        self,
+        pool: asyncpg.Pool,
+        redis: Redis,
+        notifications: Notifications,
+        *,
+        maxlen: int,
+        poll_seconds: float,
     ) -> None:
         self._pool = pool
         self._redis = redis

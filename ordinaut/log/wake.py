@@ -92,5 +92,3 @@ class Notifications:
 
     def _heard(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
         self._dispatch(channel, str(payload))
-
-

@@ -75,6 +75,4 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
 
 def _refused(error: BaseException) -> bool:
     """Whether waiting will not help: no such database, wrong password."""
-    return isinstance(
-        error, asyncpg.InvalidCatalogNameError | asyncpg.InvalidAuthorizationSpecificationError
-    )
+    return isinstance(error, asyncpg.InvalidCatalogNameError | asyncpg.InvalidAuthorizationSpecificationError)

@@ -7,6 +7,7 @@ clock is measured now and then: stepping the wall clock changes nothing here.
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -39,11 +40,7 @@ class DatabaseTime:
     async def run(self, stop: asyncio.Event) -> None:
         """Keep measuring until told to stop; while the database is away the monotonic clock goes on."""
         while not stop.is_set():
-            try:
+            with suppress(*OUTAGE):
                 await self.sync()
-            except OUTAGE:
-                pass
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RESYNC_SECONDS)
-            except TimeoutError:
-                continue

@@ -1,0 +1,46 @@
+"""Keeping secrets out of events (I11): what a step was given is recorded without them.
+
+A secret is known by the name it goes under. Names are compared without case, `-` and `_`.
+"""
+
+from typing import Any
+
+MARK = "[redacted]"
+
+SECRET_NAMES = frozenset(
+    {
+        "authorization",
+        "proxyauthorization",
+        "cookie",
+        "setcookie",
+        "password",
+        "passwd",
+        "secret",
+        "clientsecret",
+        "token",
+        "accesstoken",
+        "refreshtoken",
+        "idtoken",
+        "apikey",
+        "xapikey",
+        "xauthtoken",
+        "privatekey",
+        "credentials",
+    }
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the value under this name is nobody's business."""
+    return name.replace("-", "").replace("_", "").lower() in SECRET_NAMES
+
+
+def redacted(value: Any) -> Any:
+    """`value` with what secret names hold replaced by a mark; the same object when nothing is."""
+    if isinstance(value, dict):
+        copy = {name: MARK if is_secret_name(name) else redacted(member) for name, member in value.items()}
+        return copy if any(copy[name] is not value[name] for name in value) else value
+    if isinstance(value, list):
+        items = [redacted(item) for item in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    return value

@@ -1,0 +1,79 @@
+"""Asking for a run: the event that begins one, made from the task in force and the cause."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ordinaut.domain.definition import Definition
+from ordinaut.domain.events import NewEvent
+from ordinaut.domain.expressions import ExpressionError
+from ordinaut.domain.task import Task
+
+MAX_DEPTH = 16
+"""How many runs may cause one another in a chain (a step publishes an event that triggers a task whose
+step …); the next one is not started, so that a loop of tasks ends."""
+
+
+def concurrency(definition: Definition, space: str, payload: Any) -> dict[str, Any] | None:
+    """The key the run counts under and its limit. Keys are the space's: two tasks may share one."""
+    policy = definition.policy.concurrency
+    if policy is None:
+        return None
+    try:
+        key = policy.key.render({"params": definition.params, "input": payload})
+    except ExpressionError as error:
+        # A run must not be lost because its key cannot be told: it then counts under its own word.
+        key = f"unrenderable: {error}"
+    return {"key": f"{space}/{key if isinstance(key, str) else repr(key)}", "limit": policy.limit}
+
+
+def request_run(
+    task: Task,
+    definition: Definition,
+    cause: Mapping[str, Any],
+    payload: Any,
+    *,
+    depth: int = 0,
+    simulate: bool = False,
+    run_at: datetime | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> NewEvent:
+    """RunRequested for `task`. `payload` becomes the run's input, `run_at` puts it off; `extra` is what
+    a scheduled occurrence adds (`schedule`, `next`)."""
+    data: dict[str, Any] = {
+        "task": task.id,
+        "name": task.name,
+        "task_version": task.version,
+        "cause": dict(cause),
+        "input": payload,
+        "priority": definition.policy.priority,
+        "max_attempts": definition.policy.max_attempts,
+        "depth": depth,
+    }
+    if limit := concurrency(definition, task.space, payload):
+        data["concurrency"] = limit
+    if simulate:
+        data["simulate"] = True
+    if run_at is not None:
+        data["run_at"] = run_at.isoformat()
+    return NewEvent("RunRequested", data | dict(extra or {}))
+
+
+def skip_occurrence(
+    task: Task, cause: Mapping[str, Any], reason: str, extra: Mapping[str, Any] | None = None
+) -> NewEvent:
+    """OccurrenceSkipped: the verdict on an occurrence that does not run, and why.
+
+    `extra` holds what a scheduled one adds: `schedule`, `next`, and for a range `from`, `to`, `count`.
+    """
+    return NewEvent(
+        "OccurrenceSkipped",
+        {
+            "task": task.id,
+            "name": task.name,
+            "task_version": task.version,
+            "cause": dict(cause),
+            "reason": reason,
+        }
+        | dict(extra or {}),
+    )

@@ -1,0 +1,1 @@
+"""When things happen: cron, rrule, once and every, as pure rules without a clock."""

@@ -1,0 +1,137 @@
+"""The `rrule` kind: RFC 5545 recurrence in local wall time.
+
+The rule is expanded in wall time (`recurrence.py`) and each wall time is then read in the zone: one that
+does not exist with the offset before the gap (02:30 becomes 03:30), one that exists twice as its first
+(section 3.3.5). Two wall times that become one instant are one occurrence. So an HOURLY rule, too, follows
+the clock on the wall; for a fixed elapsed interval there is `every`.
+
+DTSTART only anchors the rule: it is an occurrence itself when the rule names it, and not otherwise (the
+RFC leaves a DTSTART outside its rule undefined). COUNT counts what the rule names, before EXDATE.
+"""
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import ClassVar
+from zoneinfo import ZoneInfo
+
+from ordinaut.domain.schedules import zones
+from ordinaut.domain.schedules.recurrence import HORIZON_YEARS, Budget, BudgetSpentError
+from ordinaut.domain.schedules.rrule_text import RuleText
+from ordinaut.domain.schedules.schedule import Schedule
+
+SEARCH_STEPS = 40_000
+"""What one search may spend. It is enough for `HORIZON_YEARS` of days, and takes some 20 ms at most."""
+
+COUNT_STEPS = 40_000
+"""What counting a COUNT out may spend, once, when the rule is read."""
+
+_SECOND = timedelta(seconds=1)
+
+
+class RRule(Schedule):
+    """A rule with added (`rdate`) and removed (`exdate`) instants. Raises ValueError when it never fires."""
+
+    kind: ClassVar[str] = "rrule"
+
+    def __init__(
+        self,
+        rule: RuleText,
+        text: str,
+        tz: ZoneInfo,
+        rdate: frozenset[datetime] = frozenset(),
+        exdate: frozenset[datetime] = frozenset(),
+    ) -> None:
+        self.tz = tz
+        self.text = text
+        self._rule = rule.recurrence
+        self._rdate = sorted(rdate - exdate)
+        self._exdate = exdate
+        self._until = rule.until.astimezone(UTC) if rule.until and rule.until.tzinfo else None
+        self._last_wall = rule.until if rule.until and not rule.until.tzinfo else None
+        start = zones.to_instant(tz, self._rule.dtstart)
+        if (self._until or start) < start or (self._last_wall or self._rule.dtstart) < self._rule.dtstart:
+            raise ValueError(f"UNTIL is before the rule begins ({self._rule.dtstart.isoformat()})")
+        if rule.count is not None:
+            self._last_wall = self._count_out(rule.count)
+        self._refuse_if_it_never_fires(start)
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        """See `Schedule`. None also when nothing comes for `HORIZON_YEARS`."""
+        after = instant.astimezone(UTC)
+        try:
+            found = self._next_of_rule(after)
+            while found is not None and found in self._exdate:
+                found = self._next_of_rule(found)
+        except BudgetSpentError:
+            found = None
+        added = next((at for at in self._rdate if at > after), None)
+        return min((at for at in (found, added) if at is not None), default=None)
+
+    def moved_from(self, instant: datetime) -> datetime | None:
+        """The wall time in a gap that the rule names, when `instant` stands for it."""
+        wall = zones.in_gap_before(self.tz, instant)
+        if wall is None or self._first_wall(wall) != wall:
+            return None
+        own = self.wall(instant)
+        return None if self._first_wall(own) == own else wall
+
+    def describe(self) -> str:
+        """One sentence for people."""
+        return f"{self.text} from {self._rule.dtstart.isoformat()} in {self.tz.key}"
+
+    def _count_out(self, count: int) -> datetime | None:
+        """The wall time of the last of `count` occurrences."""
+        last = None
+        try:
+            for wall in islice(self._rule.walls(self._rule.dtstart, Budget(COUNT_STEPS)), count):
+                last = wall
+        except BudgetSpentError:
+            if last is not None:
+                raise ValueError("COUNT takes too long to count out for this rule; use UNTIL") from None
+        return last
+
+    def _refuse_if_it_never_fires(self, start: datetime) -> None:
+        try:
+            first = self._next_of_rule(start - _SECOND)
+        except BudgetSpentError:
+            first = None
+        if first is None and not self._rdate:
+            raise ValueError(f"this rule never fires: it names no instant within {HORIZON_YEARS} years")
+        try:
+            if first is not None:
+                self._next_of_rule(first)
+        except BudgetSpentError:
+            # Otherwise it would fire once and then stop, silently, for want of a longer search.
+            raise ValueError(
+                "this rule fires too seldom to be followed; name its instants in rdate"
+            ) from None
+        if not self._rdate and self.next_after(start - _SECOND) is None:
+            raise ValueError("this rule never fires: EXDATE takes every occurrence away")
+
+    def _next_of_rule(self, after: datetime) -> datetime | None:
+        own = zones.fold_end(self.tz, after) or self.wall(after).replace(microsecond=0) + _SECOND
+        found = [self._read_from(own)]
+        jumped = zones.in_gap_before(self.tz, after)
+        if jumped is not None:
+            # Later wall times of the same gap come after `after` too, though the wall shows more already.
+            found.append(self._read_from(jumped.replace(microsecond=0) + _SECOND))
+        return min((at for at in found if at is not None and at > after), default=None)
+
+    def _read_from(self, start: datetime) -> datetime | None:
+        """The earliest instant among the wall times at or after `start`."""
+        wall = self._first_wall(start)
+        if wall is None:
+            return None
+        found = [zones.to_instant(self.tz, wall)]
+        if not zones.exists(self.tz, wall):
+            # Moved behind the gap, it may have been overtaken by one that was there already.
+            behind = self._first_wall(self.wall(zones.gap_at(self.tz, wall)))
+            if behind is not None:
+                found.append(zones.to_instant(self.tz, behind))
+        return min((at for at in found if self._until is None or at <= self._until), default=None)
+
+    def _first_wall(self, start: datetime) -> datetime | None:
+        wall = next(self._rule.walls(start, Budget(SEARCH_STEPS)), None)
+        if wall is None or (self._last_wall is not None and wall > self._last_wall):
+            return None
+        return wall

@@ -1,0 +1,68 @@
+"""What every kind of schedule promises, and its face towards APScheduler."""
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.base import BaseTrigger
+
+from ordinaut.domain.schedules import zones
+
+_TICK = timedelta(microseconds=1)
+
+
+class Schedule(ABC):
+    """A rule that says at which instants something happens. Pure: the same question has the same answer."""
+
+    kind: ClassVar[str]
+    tz: ZoneInfo
+
+    @abstractmethod
+    def next_after(self, instant: datetime) -> datetime | None:
+        """The first instant strictly after `instant` (aware, any zone), in UTC; None: never again."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One sentence, without a period, for people."""
+
+    def moved_from(self, instant: datetime) -> datetime | None:
+        """The wall time the rule named when the clocks jump over it and it happens at `instant` instead."""
+        return None
+
+    def count_between(self, first: datetime, last: datetime, cap: int) -> tuple[int, bool]:
+        """How many occurrences lie in [first, last]; counting stops at `cap`, and True says that it did."""
+        count = 0
+        at = self.next_after(first - _TICK)
+        while at is not None and at <= last:
+            if count == cap:
+                return count, True
+            count += 1
+            at = self.next_after(at)
+        return count, False
+
+    def trigger(self) -> "ScheduleTrigger":
+        """This rule as an APScheduler trigger."""
+        return ScheduleTrigger(self)
+
+    def wall(self, instant: datetime) -> datetime:
+        """What a clock in the schedule's zone shows at `instant`, naive."""
+        return zones.to_wall(self.tz, instant)
+
+
+class ScheduleTrigger(BaseTrigger):  # type: ignore[misc]  # apscheduler has no types
+    """An APScheduler 3 trigger over a pure rule: it fires at exactly the instants `next_after` names."""
+
+    __slots__ = ("schedule",)
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """After `previous_fire_time` when there was one, else the first at or after `now`; UTC or None."""
+        if previous_fire_time is not None:
+            return self.schedule.next_after(previous_fire_time)
+        return self.schedule.next_after(now.astimezone(UTC) - _TICK)
+
+    def __str__(self) -> str:
+        return self.schedule.describe()

@@ -1,0 +1,168 @@
+"""Carrying out one leased run, step by step, each recorded before the next begins."""
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from ordinaut.domain import pipeline
+from ordinaut.domain.definition import CompiledStep, Definition
+from ordinaut.domain.errors import NotFound
+from ordinaut.domain.events import NewEvent
+from ordinaut.domain.expressions import ExpressionError
+from ordinaut.domain.pipeline import Failure
+from ordinaut.domain.run import Run, hand_back, step_record
+from ordinaut.runtime.system import System
+from ordinaut.work.record import record
+from ordinaut.work.tools.base import Services, StepContext, Tool
+from ordinaut.work.tools.call import call_tool
+from ordinaut.work.tools.errors import ToolError
+from ordinaut.work.tools.registry import Registry
+from projections.due_work import FINISH_NOW, PUT_OFF_NOW
+
+logger = structlog.get_logger("ordinaut.work")
+
+
+@dataclass(slots=True)
+class Draining:
+    """Whether the worker is stopping: runs are then handed back at the next step."""
+
+    on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What every execution of one worker shares."""
+
+    system: System
+    worker: str
+    registry: Registry
+    services: Services
+    draining: Draining
+
+
+class Execution:
+    """One run in this worker's hands. `carry_out` returns when the run ended, was put off or handed
+    back; it raises `LeaseLost` when it is not ours any more."""
+
+    def __init__(self, shop: Workshop, run: Run, definition: Definition) -> None:
+        self._shop = shop
+        self._run = run
+        self._definition = definition
+        self._pending: list[NewEvent] = []
+        self._last_output: Any = None
+        self._log: FilteringBoundLogger = logger.bind(run=run.id, task=run.task, correlation=run.correlation)
+
+    async def carry_out(self) -> str:
+        """Go through the remaining steps; answers with the state the run is left in."""
+        run = self._run
+        self._log.debug("run.started", attempt=run.attempt)
+        for step in self._definition.steps:
+            known = run.steps.get(step.id)
+            if known is not None and known.state == "succeeded":
+                self._last_output = known.output
+        for step in pipeline.remaining_steps(self._definition, run):
+            if self._shop.draining.on:
+                await self.hand_back()
+                return "waiting"
+            if not await self._do(step):
+                return run.state
+        await self._end([pipeline.run_succeeded(run, self._last_output)])
+        self._log.debug("run.succeeded")
+        return run.state
+
+    async def hand_back(self) -> None:
+        """Give the run to whoever leases it next, without counting the attempt."""
+        event = hand_back(self._run, self._shop.system.time.now())
+        await self._put_off([event], datetime.fromisoformat(event.data["run_at"]))
+        self._log.info("run.handed_back")
+
+    async def _do(self, step: CompiledStep) -> bool:
+        """Do one step; says whether the run goes on."""
+        run, now = self._run, self._shop.system.time.now()
+        seen = pipeline.scope(self._definition, run, now)
+        attempt = pipeline.step_attempt(run, step)
+        given: Any = None
+        tool: Tool | None = None
+        try:
+            if not pipeline.wanted(step, seen):
+                await self._note(pipeline.skipped(step))
+                return True
+            given = step.with_template.render(seen)
+            tool = self._shop.registry.get(step.tool)
+            output = await self._call(tool, step, given, attempt, now)
+        except (ExpressionError, NotFound, ToolError) as error:
+            return await self._failed(step, attempt, given, _failure(error), now)
+        event = pipeline.succeeded(step, attempt, given, output, now, self._shop.system.time.now())
+        self._last_output = output
+        # What an immediate tool gave is a pure function of what is in the log already: it goes into
+        # the next append. Anything else is on disk before the next step begins.
+        await self._note(event, flush=tool.immediate is None and not self._is_last(step))
+        return True
+
+    def _is_last(self, step: CompiledStep) -> bool:
+        return step is self._definition.steps[-1]
+
+    async def _call(self, tool: Tool, step: CompiledStep, given: Any, attempt: int, now: datetime) -> Any:
+        run = self._run
+        left = self._deadline() - now
+        if left <= timedelta(0):
+            raise ToolError(f"the run took longer than its timeout of {self._timeout:g} s", retryable=False)
+        context = StepContext(
+            run.id, run.task, run.space, step.id, attempt, f"{run.id}/{step.id}", run.correlation, run.depth,
+            run.simulate, self._shop.services, self._log,
+        )  # fmt: skip
+        seconds = min(step.timeout_seconds, left.total_seconds())
+        return await call_tool(tool, given, context, seconds)
+
+    @property
+    def _timeout(self) -> float:
+        return self._definition.policy.timeout
+
+    def _deadline(self) -> datetime:
+        assert self._run.started_at is not None
+        return self._run.started_at + timedelta(seconds=self._timeout)
+
+    async def _failed(
+        self, step: CompiledStep, attempt: int, given: Any, failure: Failure, began: datetime
+    ) -> bool:
+        finished = self._shop.system.time.now()
+        events, run_at = pipeline.failed(
+            self._run, step, attempt, given, failure, began, finished, random.random()
+        )
+        self._log.warning("step.failed", step=step.id, attempt=attempt, error=failure.message, retry=run_at)
+        if run_at is None:
+            await self._end(events)
+        else:
+            await self._put_off(events, run_at)
+        return False
+
+    async def _note(self, event: NewEvent, *, flush: bool = False) -> None:
+        """Add an event to what the next append records, and let the next step see its output."""
+        self._pending.append(event)
+        if flush:
+            await self._record([])
+        else:
+            self._run.steps[event.data["step"]] = step_record(event.type, event.data)
+
+    async def _end(self, events: list[NewEvent]) -> None:
+        await self._record(events, {FINISH_NOW: (self._run.id,)})
+
+    async def _put_off(self, events: list[NewEvent], run_at: datetime) -> None:
+        version = self._run.stream_version + len(self._pending) + len(events)
+        await self._record(events, {PUT_OFF_NOW: (self._run.id, run_at, version)})
+
+    async def _record(
+        self, events: list[NewEvent], effects: dict[str, tuple[Any, ...]] | None = None
+    ) -> None:
+        everything, self._pending = [*self._pending, *events], []
+        await record(self._shop.system, self._shop.worker, self._run, everything, effects)
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, ToolError):
+        return Failure(str(error), error.retryable, error.details or {}, error.retry_after)
+    return Failure(str(error), False, {})

@@ -1,0 +1,218 @@
+"""The worker: leases runs, carries them out side by side, keeps their leases alive, drains at the end."""
+
+import asyncio
+import os
+import secrets
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+import structlog
+from redis.asyncio import Redis
+
+from ordinaut.domain.errors import VersionConflict
+from ordinaut.domain.run import Run
+from ordinaut.log.database import OUTAGE
+from ordinaut.log.wake import CANCELED, PROJECTED, Wake
+from ordinaut.runtime.system import System
+from ordinaut.work.execute import Draining, Execution, Workshop
+from ordinaut.work.lease import NEXT_RUN_AT, RENEW_LEASES, lease_due_work
+from ordinaut.work.publisher import Publisher
+from ordinaut.work.record import LeaseLost
+from ordinaut.work.tools.base import StepContext
+from ordinaut.work.tools.http import new_client
+from ordinaut.work.tools.registry import Registry
+
+BATCH = 500
+
+logger = structlog.get_logger(__name__)
+
+
+class StepServices:
+    """What tools get from outside (see work/tools/base.py)."""
+
+    def __init__(self, http: httpx.AsyncClient, redis: Redis, publisher: Publisher) -> None:
+        self._http = http
+        self._redis = redis
+        self._publisher = publisher
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """The shared HTTP client."""
+        return self._http
+
+    @property
+    def redis(self) -> Redis:
+        """The Redis where streams are."""
+        return self._redis
+
+    async def publish(self, stream: str, data: Any, context: StepContext) -> dict[str, Any]:
+        """Accept an event as `POST /v1/events` does, once per idempotency key."""
+        return await self._publisher.publish(stream, data, context)
+
+
+@dataclass(slots=True)
+class Held:
+    """A run in this worker's hands."""
+
+    task: "asyncio.Task[None]"
+    execution: Execution | None = None
+
+
+class Worker:
+    """Carries out runs until told to stop, at most `worker_concurrency` at a time.
+
+    `leased`, `parked`, `lost` and `ended` (by state) count what this process did.
+    """
+
+    def __init__(self, system: System, registry: Registry) -> None:
+        self._system = system
+        self._registry = registry
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._held: dict[str, Held] = {}
+        self._wake = Wake()
+        self._draining = Draining()
+        self._more_due = False
+        self.leased = self.parked = self.lost = 0
+        self.ended: dict[str, int] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Lease and carry out runs until `stop` is set, then drain: steps that are under way get
+        `drain_seconds` to finish, and what is not done by then is handed back."""
+        system = self._system
+        unhear = [
+            system.notifications.hear(PROJECTED, self._heard_projected),
+            system.notifications.hear(CANCELED, self._heard_canceled),
+        ]
+        async with new_client() as http:
+            services = StepServices(http, system.redis, Publisher(system))
+            shop = Workshop(system, self.name, self._registry, services, self._draining)
+            beside = [
+                asyncio.create_task(self._wake_at(stop), name="worker-stop"),
+                asyncio.create_task(self._heartbeat(), name="heartbeat"),
+            ]
+            logger.info("worker.ready", worker=self.name, concurrency=system.settings.worker_concurrency)
+            try:
+                while not stop.is_set():
+                    await self._wake.wait(await self._round(shop))
+                await self._drain()
+            finally:
+                for forget in unhear:
+                    forget()
+                tasks = [*beside, *[held.task for held in self._held.values()]]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    def _heard_projected(self, projection: str) -> None:
+        if projection in ("due_work", ""):
+            self._wake.set()
+
+    def _heard_canceled(self, run_id: str) -> None:
+        if held := self._held.get(run_id):
+            held.task.cancel()
+
+    def _room(self) -> int:
+        """How many runs to lease now. A small lease costs as much as a large one, so with most hands
+        busy the worker waits for more of them to come free."""
+        concurrency = self._system.settings.worker_concurrency
+        free = concurrency - len(self._held)
+        return min(free, BATCH) if not self._held or free >= concurrency // 4 else 0
+
+    async def _round(self, shop: Workshop) -> float:
+        """Lease what there is room for; answers with how long to wait for a wake-up (seconds)."""
+        poll = self._system.settings.poll_seconds
+        room = self._room()
+        if room == 0:
+            self._more_due = True
+            return poll
+        try:
+            leased = await lease_due_work(
+                self._system.pool, self.name, room, self._system.settings.lease_seconds
+            )
+            self._more_due = len(leased.runs) + leased.parked >= room
+            self.leased += len(leased.runs)
+            self.parked += leased.parked
+            for run in leased.runs:
+                task = asyncio.create_task(self._carry_out(shop, run), name=f"run-{run.id}")
+                self._held[run.id] = Held(task)
+            return 0.0 if self._more_due else await self._until_next(poll)
+        except VersionConflict:
+            return 0.0
+        except OUTAGE as error:
+            logger.warning("worker.waits", error=str(error) or type(error).__name__)
+            return poll
+
+    async def _until_next(self, poll: float) -> float:
+        """Seconds until the next run that is put off is due, at most a poll."""
+        async with self._system.pool.acquire() as connection:
+            at: datetime | None = await connection.fetchval(NEXT_RUN_AT)
+        if at is None:
+            return poll
+        return min(poll, max(0.0, (at - self._system.time.now()).total_seconds()) + 0.001)
+
+    async def _carry_out(self, shop: Workshop, run: Run) -> None:
+        log = logger.bind(run=run.id, task=run.task, correlation=run.correlation)
+        try:
+            definition = await self._system.tasks.definition(run.task_id, run.task_version)
+            execution = Execution(shop, run, definition)
+            self._held[run.id].execution = execution
+            state = await execution.carry_out()
+            self.ended[state] = self.ended.get(state, 0) + 1
+        except LeaseLost as error:
+            self.lost += 1
+            log.info("run.lost", reason=str(error))
+        except asyncio.CancelledError:
+            log.info("run.let_go")
+            raise
+        except OUTAGE as error:
+            log.warning("run.interrupted", error=str(error) or type(error).__name__)
+        except Exception:
+            # Left to its lease: it is tried again and parked in the end, with its attempts counted.
+            log.exception("run.crashed")
+        finally:
+            if not self._draining.on:
+                del self._held[run.id]
+            if self._more_due and self._room():
+                self._wake.set()
+
+    async def _heartbeat(self) -> None:
+        """Renew the leases three times in their life; let go of runs that are not ours any more."""
+        seconds = self._system.settings.lease_seconds
+        while True:
+            await asyncio.sleep(seconds / 3)
+            held = list(self._held)
+            if not held:
+                continue
+            try:
+                async with self._system.pool.acquire() as connection:
+                    rows = await connection.fetch(RENEW_LEASES, self.name, held, seconds)
+            except OUTAGE as error:
+                logger.warning("heartbeat.failed", error=str(error) or type(error).__name__)
+                continue
+            for run_id in set(held) - {row[0] for row in rows}:
+                self._heard_canceled(run_id)
+
+    async def _drain(self) -> None:
+        """Finish the steps under way, hand back the rest, lose nothing."""
+        self._draining.on = True
+        if not self._held:
+            return
+        logger.info("worker.draining", runs=len(self._held))
+        tasks = [held.task for held in self._held.values()]
+        _, slow = await asyncio.wait(tasks, timeout=self._system.settings.drain_seconds)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for held in self._held.values():
+            if held.task in slow and held.execution is not None:
+                with suppress(LeaseLost, *OUTAGE):
+                    await held.execution.hand_back()
+        self._held.clear()
