@@ -110,15 +110,16 @@ class RRule(Schedule):
 
     def _next_of_rule(self, after: datetime) -> datetime | None:
         own = zones.fold_end(self.tz, after) or self.wall(after).replace(microsecond=0) + _SECOND
-        found = [self._read_from(own)]
+        found = [self._read_from(own, after)]
         jumped = zones.in_gap_before(self.tz, after)
         if jumped is not None:
             # Later wall times of the same gap come after `after` too, though the wall shows more already.
-            found.append(self._read_from(jumped.replace(microsecond=0) + _SECOND))
-        return min((at for at in found if at is not None and at > after), default=None)
+            found.append(self._read_from(jumped.replace(microsecond=0) + _SECOND, after))
+        return min((at for at in found if at is not None), default=None)
 
-    def _read_from(self, start: datetime) -> datetime | None:
-        """The earliest instant among the wall times at or after `start`."""
+    def _read_from(self, start: datetime, after: datetime) -> datetime | None:
+        """The earliest instant after `after` among the first wall time at or after `start` and, when that
+        lies in a gap, the first one behind the gap."""
         wall = self._first_wall(start)
         if wall is None:
             return None
@@ -128,7 +129,8 @@ class RRule(Schedule):
             behind = self._first_wall(self.wall(zones.gap_at(self.tz, wall)))
             if behind is not None:
                 found.append(zones.to_instant(self.tz, behind))
-        return min((at for at in found if self._until is None or at <= self._until), default=None)
+        ends = self._until
+        return min((at for at in found if at > after and (ends is None or at <= ends)), default=None)
 
     def _first_wall(self, start: datetime) -> datetime | None:
         wall = next(self._rule.walls(start, Budget(SEARCH_STEPS)), None)
