@@ -32,7 +32,7 @@ class Projection:
     `own` names the columns that are not the log's but somebody's who works on the table (leases):
     verification leaves them out, and `carry_over` (SQL with `{live}` and `{rebuilt}` for the two
     tables) takes them along in a rebuild. `notifies` says whether to wake those who wait for the table
-    when a batch changed it.
+    when a batch changed it; an `urgent` table is never made to wait for a larger batch.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Projection:
     own: Sequence[str] = ()
     carry_over: str | None = None
     notifies: bool = False
+    urgent: bool = False
 
 
 def batch(types: frozenset[str], columns: str = "*") -> str:

@@ -78,6 +78,7 @@ PROJECTION = Projection(
     own=("leased_by", "lease_until"),
     carry_over=CARRY_OVER,
     notifies=True,
+    urgent=True,
 )
 
 FINISH_NOW = "DELETE FROM due_work WHERE run_id = ANY($1::uuid[])"

@@ -7,28 +7,48 @@ lock, so any number of projectors may run and no batch is folded twice. Nothing 
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-import asyncpg
 import structlog
 
 from ordinaut.log.append import Connection
-from ordinaut.log.database import OUTAGE
+from ordinaut.log.database import OUTAGE, connect
 from ordinaut.log.wake import LOG, PROJECTED, Notifications, Wake
 from projections.base import Projection
 
 BATCH = 5000
+
+BUSY = 250
+REST_SECONDS = 0.03
+"""After a batch of more than BUSY events a table that nobody waits for rests a moment, so that under
+load it takes few large batches instead of many small ones (a run's four events are then one insert)."""
+
+# The head is read in a snapshot not newer than those of the folds that follow, so every event up to it
+# is visible to them. Where another projector moved the checkpoint meanwhile, the lock gives its new value.
+WHERE_WE_ARE = """
+SELECT position, (SELECT position FROM log_head) AS head
+  FROM projection_checkpoints WHERE name = $1 FOR UPDATE
+"""
+MOVE_ON = """
+WITH moved AS (
+    UPDATE projection_checkpoints SET position = $2, updated_at = clock_timestamp() WHERE name = $1
+    RETURNING name
+)
+SELECT CASE WHEN $3 THEN pg_notify($4, name) END FROM moved
+"""
 
 logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a projection got: it stands at `position` of a log that ended at `head`."""
+    """What one batch did: the projection stands at `position` of a log that ended at `head`, and
+    `folded` events were looked at."""
 
     position: int
     head: int
-    changed: bool
+    folded: int
 
 
 async def fold_range(connection: Connection, projection: Projection, after: int, upto: int) -> bool:
@@ -51,45 +71,33 @@ async def fold_range(connection: Connection, projection: Projection, after: int,
 async def step(connection: Connection, projection: Projection, limit: int = BATCH) -> Step:
     """Fold the next batch, at most `limit` events, in one transaction."""
     async with connection.transaction():
-        # A read table is as durable as it needs to be without a flush of its own: table and checkpoint
-        # are in the same transaction, and whatever follows in the write-ahead log flushes them too.
-        await connection.execute("SET LOCAL synchronous_commit = off")
-        position = await connection.fetchval(
-            "SELECT position FROM projection_checkpoints WHERE name = $1 FOR UPDATE", projection.name
-        )
-        if position is None:
+        place = await connection.fetchrow(WHERE_WE_ARE, projection.name)
+        if place is None:
             raise LookupError(f"projection {projection.name} has no table yet; run `ordinaut migrate`")
-        # Read behind the lock, in a snapshot of its own: every event up to it is visible to the folds.
-        head: int = await connection.fetchval("SELECT position FROM log_head")
+        position, head = place["position"], place["head"]
         upto = min(head, position + limit)
         if upto <= position:
-            return Step(position, head, False)
+            return Step(position, position, 0)
         changed = await fold_range(connection, projection, position, upto)
-        await connection.execute(
-            "UPDATE projection_checkpoints SET position = $2, updated_at = clock_timestamp()"
-            " WHERE name = $1 AND position = $3",
-            projection.name, upto, position,
-        )  # fmt: skip
-        if changed and projection.notifies:
-            await connection.execute("SELECT pg_notify($1, $2)", PROJECTED, projection.name)
-        return Step(upto, head, changed)
+        await connection.execute(MOVE_ON, projection.name, upto, changed and projection.notifies, PROJECTED)
+        return Step(upto, head, upto - position)
 
 
 class Projector:
     """Runs every projection, each in a loop and on a connection of its own.
 
-    `positions` and `lags` tell how far each is (in events); `folded` counts what this process folded.
+    `positions` and `lags` tell how far each is (in events), `seconds` how long its last batch took.
     """
 
     def __init__(
         self,
-        pool: asyncpg.Pool,
+        database_url: str,
         notifications: Notifications,
         projections: Sequence[Projection],
         *,
         poll_seconds: float,
     ) -> None:
-        self._pool = pool
+        self._url = database_url
         self._notifications = notifications
         self._projections = projections
         self._poll_seconds = poll_seconds
@@ -109,20 +117,30 @@ class Projector:
         try:
             while not stop.is_set():
                 try:
-                    behind = await self._advance(projection)
+                    await self._keep_up(projection, wake, stop)
                 except (LookupError, *OUTAGE) as error:
-                    logger.warning("projection.waits", projection=projection.name, error=str(error))
-                    behind = False
-                if not behind:
+                    reason = str(error) or type(error).__name__
+                    logger.warning("projection.waits", projection=projection.name, error=reason)
                     await wake.wait(self._poll_seconds)
         finally:
             unhear()
 
-    async def _advance(self, projection: Projection) -> bool:
-        began = time.monotonic()
-        async with self._pool.acquire() as connection:
-            done = await step(connection, projection)
-        self.seconds[projection.name] = time.monotonic() - began
-        self.positions[projection.name] = done.position
-        self.lags[projection.name] = done.head - done.position
-        return done.position < done.head
+    async def _keep_up(self, projection: Projection, wake: Wake, stop: asyncio.Event) -> None:
+        # A read table is as durable as it needs to be without a flush of its own: table and checkpoint
+        # are one transaction, and whatever follows in the write-ahead log flushes them too.
+        connection = await connect(self._url, synchronous_commit="off")
+        try:
+            while not stop.is_set():
+                began = time.monotonic()
+                done = await step(connection, projection)
+                self.seconds[projection.name] = time.monotonic() - began
+                self.positions[projection.name] = done.position
+                self.lags[projection.name] = done.head - done.position
+                if done.position < done.head:
+                    continue
+                if done.folded > BUSY and not projection.urgent:
+                    await asyncio.sleep(REST_SECONDS)
+                await wake.wait(self._poll_seconds)
+        finally:
+            with suppress(*OUTAGE):
+                await connection.close(timeout=2)

@@ -161,7 +161,8 @@ async def _compare(
         f'"{row[0]}"'
         for row in await connection.fetch(
             "SELECT attname FROM pg_attribute"
-            " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL ($2) ORDER BY attnum",
+            " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL ($2)"
+            " ORDER BY attnum",
             f'"{fresh}"."{name}"',
             list(projection.own),
         )

@@ -23,8 +23,6 @@ from ordinaut.work.tools.errors import ToolError
 from ordinaut.work.tools.registry import Registry
 from projections.due_work import FINISH_NOW, PUT_OFF_NOW
 
-logger = structlog.get_logger("ordinaut.work")
-
 
 @dataclass(slots=True)
 class Draining:
@@ -54,12 +52,14 @@ class Execution:
         self._definition = definition
         self._pending: list[NewEvent] = []
         self._last_output: Any = None
-        self._log: FilteringBoundLogger = logger.bind(run=run.id, task=run.task, correlation=run.correlation)
+        # Lazy: bound when the first line is written, which most runs never do.
+        self._log: FilteringBoundLogger = structlog.get_logger(
+            "ordinaut.work", run=run.id, task=run.task, correlation=run.correlation
+        )
 
     async def carry_out(self) -> str:
         """Go through the remaining steps; answers with the state the run is left in."""
         run = self._run
-        self._log.debug("run.started", attempt=run.attempt)
         for step in self._definition.steps:
             known = run.steps.get(step.id)
             if known is not None and known.state == "succeeded":
@@ -71,7 +71,6 @@ class Execution:
             if not await self._do(step):
                 return run.state
         await self._end([pipeline.run_succeeded(run, self._last_output)])
-        self._log.debug("run.succeeded")
         return run.state
 
     async def hand_back(self) -> None:

@@ -159,7 +159,7 @@ class Worker:
         return min(poll, max(0.0, (at - self._system.time.now()).total_seconds()) + 0.001)
 
     async def _carry_out(self, shop: Workshop, run: Run) -> None:
-        log = logger.bind(run=run.id, task=run.task, correlation=run.correlation)
+        told = {"run": run.id, "task": run.task, "correlation": run.correlation}
         try:
             definition = await self._system.tasks.definition(run.task_id, run.task_version)
             execution = Execution(shop, run, definition)
@@ -168,15 +168,15 @@ class Worker:
             self.ended[state] = self.ended.get(state, 0) + 1
         except LeaseLost as error:
             self.lost += 1
-            log.info("run.lost", reason=str(error))
+            logger.info("run.lost", reason=str(error), **told)
         except asyncio.CancelledError:
-            log.info("run.let_go")
+            logger.info("run.let_go", **told)
             raise
         except OUTAGE as error:
-            log.warning("run.interrupted", error=str(error) or type(error).__name__)
+            logger.warning("run.interrupted", error=str(error) or type(error).__name__, **told)
         except Exception:
             # Left to its lease: it is tried again and parked in the end, with its attempts counted.
-            log.exception("run.crashed")
+            logger.exception("run.crashed", **told)
         finally:
             if not self._draining.on:
                 del self._held[run.id]

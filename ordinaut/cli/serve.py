@@ -1,0 +1,196 @@
+"""The whole system's wiring, and `ordinaut serve ROLE…`, which runs any part of it in one process.
+
+A role is given the `System` and runs until it is told to stop. Roles never call one another: they meet
+in PostgreSQL and Redis, so it is all the same which of them share a process or a machine.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
+
+import structlog
+import uvloop
+
+from ordinaut.cli.schema import wait_for_schema
+from ordinaut.domain.errors import OrdinautError
+from ordinaut.runtime.logging import configure_logging
+from ordinaut.runtime.settings import Settings, load_settings
+from ordinaut.runtime.system import System, open_system
+from projections.registry import all_projections
+
+GRACE_SECONDS = 10.0
+"""What roles get beyond `drain_seconds` before they are cut off."""
+
+logger = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Role(Protocol):
+    """A part of the system that runs until `stop` is set, and then ends in order by itself."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Do the role's work; outages of the servers are waited out, an exception is a bug."""
+
+
+class RoleEnded(OrdinautError):
+    """A role came to an end that nobody asked for; the process must not go on half alive."""
+
+    slug = "role-ended"
+    title = "A role ended by itself"
+
+
+# Each imports what it needs when it is asked for: a relay has no use for a web framework.
+
+
+def _api(system: System) -> Role:
+    from ordinaut.api.server import Api
+
+    return Api(system)
+
+
+def _relay(system: System) -> Role:
+    from ordinaut.log.relay import Relay
+
+    settings = system.settings
+    return Relay(
+        system.pool,
+        system.redis,
+        system.notifications,
+        maxlen=settings.log_stream_maxlen,
+        poll_seconds=settings.poll_seconds,
+    )
+
+
+def _projector(system: System) -> Role:
+    from projections.projector import Projector
+
+    projections = list(all_projections().values())
+    poll = system.settings.poll_seconds
+    return Projector(system.settings.database_url, system.notifications, projections, poll_seconds=poll)
+
+
+def _clock(system: System) -> Role:
+    from ordinaut.clock.clock import Clock
+
+    return Clock(system)
+
+
+def _intake(system: System) -> Role:
+    from ordinaut.intake.intake import Intake
+
+    return Intake(system)
+
+
+def _worker(system: System) -> Role:
+    from ordinaut.work.tools.registry import Registry
+    from ordinaut.work.worker import Worker
+
+    return Worker(system, Registry.load())
+
+
+ROLES: dict[str, Callable[[System], Role]] = {
+    "api": _api,
+    "relay": _relay,
+    "projector": _projector,
+    "clock": _clock,
+    "intake": _intake,
+    "worker": _worker,
+}
+
+
+def with_connections(settings: Settings, names: Sequence[str]) -> Settings:
+    """The settings with a pool that is large enough for these roles not to wait for one another."""
+    wanted = {
+        "api": 8,
+        "relay": 1,
+        "projector": len(all_projections()),
+        "clock": 3,
+        "intake": 3,
+        "worker": 6,
+    }
+    needed = 2 + sum(wanted[name] for name in names)  # two for the appender and the time
+    return settings.model_copy(update={"pool_max": max(settings.pool_max, needed)})
+
+
+async def run_roles(system: System, names: Sequence[str], stop: asyncio.Event) -> None:
+    """Run these roles until `stop` is set and all have ended.
+
+    A role that dies takes the others with it: its exception comes out in an ExceptionGroup. Roles that
+    take longer to end than `drain_seconds` and a grace are cut off, by a TimeoutError; nothing is lost
+    by that, because their leases run out.
+    """
+    seconds = system.settings.drain_seconds + GRACE_SECONDS
+    roles = {name: ROLES[name](system) for name in names}
+    async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
+        running = [group.create_task(_run(name, role, stop), name=name) for name, role in roles.items()]
+
+        async def limit() -> None:
+            await stop.wait()
+            deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+            await asyncio.wait(running)
+
+        group.create_task(limit(), name="drain-limit")
+        logger.info("ready", roles=list(names), pid=os.getpid())
+
+
+async def _run(name: str, role: Role, stop: asyncio.Event) -> None:
+    try:
+        await role.run(stop)
+    except Exception:
+        logger.exception("role.died", role=name)
+        raise
+    if not stop.is_set():
+        raise RoleEnded(f"the role {name} ended by itself")
+    logger.info("role.ended", role=name)
+
+
+def stop_on_signals(stop: asyncio.Event, second: Callable[[int], None]) -> None:
+    """SIGTERM or Ctrl-C sets `stop`; once more calls `second` with the signal's number."""
+
+    def heard(number: int) -> None:
+        if stop.is_set():
+            second(number)
+            return
+        logger.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, heard, int(number))
+
+
+def run_loop(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run `main` to its end on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def _leave_now(number: int) -> None:
+    os._exit(128 + number)
+
+
+async def _serve(settings: Settings, names: Sequence[str]) -> int:
+    stop = asyncio.Event()
+    stop_on_signals(stop, _leave_now)
+    async with open_system(with_connections(settings, names)) as system:
+        await wait_for_schema(system.pool, stop)
+        if stop.is_set():
+            return 0
+        try:
+            await run_roles(system, names, stop)
+        except (TimeoutError, ExceptionGroup) as error:
+            logger.error("ended", reason=f"{type(error).__name__}: {error}")
+            return 1
+    return 0
+
+
+def serve(names: Sequence[str]) -> int:
+    """`ordinaut serve ROLE…`: the exit code, 0 after a drain in order, 1 when a role died.
+
+    Raises OrdinautError when the settings or the database's schema do not allow a start.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    return run_loop(_serve(settings, list(dict.fromkeys(names)) or list(ROLES)))
