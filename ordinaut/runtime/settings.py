@@ -50,6 +50,13 @@ class Settings(BaseSettings):
         1024 * 1024, ge=1024, description="Largest request body the API accepts (bytes); more is a 413."
     )
 
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="TCP port on which this process serves its own /metrics; unset: the API alone does.",
+    )
+
     worker_concurrency: int = Field(100, ge=1, description="Runs one worker process carries at once.")
     lease_seconds: float = Field(
         30.0, ge=1, description="How long a lease holds without a heartbeat before another worker takes over."

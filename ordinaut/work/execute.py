@@ -15,6 +15,7 @@ from ordinaut.domain.events import NewEvent
 from ordinaut.domain.expressions import ExpressionError
 from ordinaut.domain.pipeline import Failure
 from ordinaut.domain.run import Run, hand_back, step_record
+from ordinaut.runtime.metrics import LEASES, STEP_SECONDS
 from ordinaut.runtime.system import System
 from ordinaut.work.record import record
 from ordinaut.work.tools.base import Services, StepContext, Tool
@@ -57,8 +58,8 @@ class Execution:
             "ordinaut.work", run=run.id, task=run.task, correlation=run.correlation
         )
 
-    async def carry_out(self) -> str:
-        """Go through the remaining steps; answers with the state the run is left in."""
+    async def carry_out(self) -> None:
+        """Go through the remaining steps; the run's state tells how it was left."""
         run = self._run
         for step in self._definition.steps:
             known = run.steps.get(step.id)
@@ -67,16 +68,16 @@ class Execution:
         for step in pipeline.remaining_steps(self._definition, run):
             if self._shop.draining.on:
                 await self.hand_back()
-                return "waiting"
+                return
             if not await self._do(step):
-                return run.state
+                return
         await self._end([pipeline.run_succeeded(run, self._last_output)])
-        return run.state
 
     async def hand_back(self) -> None:
         """Give the run to whoever leases it next, without counting the attempt."""
         event = hand_back(self._run, self._shop.system.time.now())
         await self._put_off([event], datetime.fromisoformat(event.data["run_at"]))
+        LEASES.labels("handed_back").inc()
         self._log.info("run.handed_back")
 
     async def _do(self, step: CompiledStep) -> bool:
@@ -95,7 +96,9 @@ class Execution:
             output = await self._call(tool, step, given, attempt, now)
         except (ExpressionError, NotFound, ToolError) as error:
             return await self._failed(step, attempt, given, _failure(error), now)
-        event = pipeline.succeeded(step, attempt, given, output, now, self._shop.system.time.now())
+        finished = self._shop.system.time.now()
+        STEP_SECONDS.labels(step.tool, "succeeded").observe((finished - now).total_seconds())
+        event = pipeline.succeeded(step, attempt, given, output, now, finished)
         self._last_output = output
         # What an immediate tool gave is a pure function of what is in the log already: it goes into
         # the next append. Anything else is on disk before the next step begins.
@@ -132,6 +135,7 @@ class Execution:
         events, run_at = pipeline.failed(
             self._run, step, attempt, given, failure, began, finished, random.random()
         )
+        STEP_SECONDS.labels(step.tool, "failed").observe((finished - began).total_seconds())
         self._log.warning("step.failed", step=step.id, attempt=attempt, error=failure.message, retry=run_at)
         if run_at is None:
             await self._end(events)

@@ -17,6 +17,7 @@ from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.run import Run
 from ordinaut.log.database import OUTAGE
 from ordinaut.log.wake import CANCELED, PROJECTED, Wake
+from ordinaut.runtime.metrics import LEASES, RUN_SECONDS, RUNS
 from ordinaut.runtime.system import System
 from ordinaut.work.execute import Draining, Execution, Workshop
 from ordinaut.work.lease import NEXT_RUN_AT, RENEW_LEASES, lease_due_work
@@ -63,10 +64,8 @@ class Held:
 
 
 class Worker:
-    """Carries out runs until told to stop, at most `worker_concurrency` at a time.
-
-    `leased`, `parked`, `lost` and `ended` (by state) count what this process did.
-    """
+    """Carries out runs until told to stop, at most `worker_concurrency` at a time. `name` is unique to
+    the process; it is in the leases and in the actor of the events."""
 
     def __init__(self, system: System, registry: Registry) -> None:
         self._system = system
@@ -76,8 +75,6 @@ class Worker:
         self._wake = Wake()
         self._draining = Draining()
         self._more_due = False
-        self.leased = self.parked = self.lost = 0
-        self.ended: dict[str, int] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Lease and carry out runs until `stop` is set, then drain: steps that are under way get
@@ -138,8 +135,8 @@ class Worker:
                 self._system.pool, self.name, room, self._system.settings.lease_seconds
             )
             self._more_due = len(leased.runs) + leased.parked >= room
-            self.leased += len(leased.runs)
-            self.parked += leased.parked
+            LEASES.labels("taken").inc(len(leased.runs))
+            RUNS.labels("parked").inc(leased.parked)
             for run in leased.runs:
                 task = asyncio.create_task(self._carry_out(shop, run), name=f"run-{run.id}")
                 self._held[run.id] = Held(task)
@@ -164,10 +161,12 @@ class Worker:
             definition = await self._system.tasks.definition(run.task_id, run.task_version)
             execution = Execution(shop, run, definition)
             self._held[run.id].execution = execution
-            state = await execution.carry_out()
-            self.ended[state] = self.ended.get(state, 0) + 1
+            await execution.carry_out()
+            if run.ended and run.started_at and run.finished_at:
+                RUNS.labels(run.state).inc()
+                RUN_SECONDS.labels(run.state).observe((run.finished_at - run.started_at).total_seconds())
         except LeaseLost as error:
-            self.lost += 1
+            LEASES.labels("lost").inc()
             logger.info("run.lost", reason=str(error), **told)
         except asyncio.CancelledError:
             logger.info("run.let_go", **told)
@@ -197,6 +196,7 @@ class Worker:
             except OUTAGE as error:
                 logger.warning("heartbeat.failed", error=str(error) or type(error).__name__)
                 continue
+            LEASES.labels("renewed").inc(len(rows))
             for run_id in set(held) - {row[0] for row in rows}:
                 self._heard_canceled(run_id)
 
