@@ -7,7 +7,8 @@ in PostgreSQL and Redis, so it is all the same which of them share a process or 
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -147,7 +148,7 @@ async def _run(name: str, role: Role, stop: asyncio.Event) -> None:
     logger.info("role.ended", role=name)
 
 
-def stop_on_signals(stop: asyncio.Event, second: Callable[[int], None]) -> None:
+def stop_on_signals(stop: asyncio.Event, second: Callable[[int], object]) -> None:
     """SIGTERM or Ctrl-C sets `stop`; once more calls `second` with the signal's number."""
 
     def heard(number: int) -> None:
@@ -171,10 +172,29 @@ def _leave_now(number: int) -> None:
     os._exit(128 + number)
 
 
+@asynccontextmanager
+async def opened(settings: Settings, names: Sequence[str], stop: asyncio.Event) -> AsyncIterator[System]:
+    """The system, with a pool for these roles. While it waits for PostgreSQL, `stop` cancels the caller."""
+    caller = asyncio.current_task()
+    assert caller is not None
+
+    async def give_up() -> None:
+        await stop.wait()
+        caller.cancel("told to stop while PostgreSQL was away")
+
+    waiting = asyncio.create_task(give_up(), name="give-up")
+    try:
+        async with open_system(with_connections(settings, names)) as system:
+            waiting.cancel()
+            yield system
+    finally:
+        waiting.cancel()
+
+
 async def _serve(settings: Settings, names: Sequence[str]) -> int:
     stop = asyncio.Event()
     stop_on_signals(stop, _leave_now)
-    async with open_system(with_connections(settings, names)) as system:
+    async with opened(settings, names, stop) as system:
         await wait_for_schema(system.pool, stop)
         if stop.is_set():
             return 0
@@ -193,4 +213,7 @@ def serve(names: Sequence[str]) -> int:
     """
     settings = load_settings()
     configure_logging(settings)
-    return run_loop(_serve(settings, list(dict.fromkeys(names)) or list(ROLES)))
+    try:
+        return run_loop(_serve(settings, list(dict.fromkeys(names)) or list(ROLES)))
+    except asyncio.CancelledError:
+        return 0  # told to stop before it had begun

@@ -1,0 +1,54 @@
+"""`ordinaut schedule preview`: what a schedule will do; needs no server."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import typer
+
+from ordinaut.cli.output import note, print_json, table
+from ordinaut.domain.schedules.preview import preview
+from ordinaut.domain.schedules.spec import parse_schedule
+from ordinaut.domain.schedules.zones import to_instant
+
+
+def preview_command(
+    rule: Mapping[str, str], timezone: str | None, after: str | None, count: int, *, as_json: bool
+) -> int:
+    """Print the first `count` occurrences after `after` (now, when None); 1 when there is none.
+
+    `rule` is `{"cron": …}` or another kind. Raises Invalid for a rule or a zone that is wrong.
+    """
+    start = datetime.now(UTC).replace(microsecond=0) if after is None else _instant(after)
+    spec = dict(rule) | ({} if timezone is None else {"timezone": timezone})
+    moment = start if start.tzinfo else start.replace(tzinfo=UTC)
+    schedule = parse_schedule(spec, created_at=moment)
+    if start.tzinfo is None:  # a wall time, in the schedule's zone
+        moment = to_instant(schedule.tz, start)
+        schedule = parse_schedule(spec, created_at=moment)
+    found = preview(schedule, moment, count)
+    if as_json:
+        print_json([each.local.isoformat() for each in found])
+    else:
+        note(schedule.describe())
+        table(
+            ("local time", "UTC", "note"),
+            [
+                (
+                    each.local.strftime("%a %Y-%m-%d %H:%M:%S %z"), each.utc.strftime("%Y-%m-%d %H:%M:%S"),
+                    each.note,
+                )
+                for each in found
+            ],
+            empty="It never fires after that.",
+        )  # fmt: skip
+    return 0
+
+
+def _instant(text: str) -> datetime:
+    """An ISO instant, or a wall time without an offset."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text[:60]!r} is not an ISO instant, such as 2026-05-04T08:30:00+03:00", param_hint="--after"
+        ) from None
