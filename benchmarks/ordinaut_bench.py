@@ -35,6 +35,7 @@ class Ordinaut(harness.Peer):
     packages = ("fastapi", "asyncpg", "redis", "uvloop", "orjson")
     settings: ClassVar[dict[str, Any]] = {
         "processes": LAYOUT,
+        "worker_concurrency": serving.CONCURRENCY,
         "xadd_pipeline": BATCH,
         "until": "projected and relayed",
     }

@@ -7,28 +7,28 @@ the memory is the peak resident size of that process as the kernel counted it.
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
 from benchmarks import serving
+from ordinaut.domain import task
+from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.ids import task_id
 
 BATCH_RUNS = 2_500
 PER_RUN = 4
 TASK = task_id("default", "bench")
 
-DEFINITION = {
-    "title": None,
-    "labels": {},
-    "schedule": {"on": {"stream": "bench", "where": None, "input": None}},
-    "params": {},
+DOCUMENT = {
+    "name": "bench",
+    "schedule": {"on": {"stream": "bench"}},
     "pipeline": [{"id": "noop", "uses": "debug.echo", "with": {"id": "${input.id}"}}],
-    "policy": {"priority": 5, "max_attempts": 5, "overlap": "skip", "catch_up": "latest"},
 }
 
 CREATE = """
-SELECT append_events('{1}', ARRAY[$1::text], '{1}', '{TaskCreated}', ARRAY[$2::text], '{default}',
+SELECT append_events('{1}', ARRAY[$1::text], '{1}', ARRAY[$2::text], ARRAY[$3::text], '{default}',
                      '{key:bench}', '{bench}', '{NULL}', '{1}', ARRAY[$1::text], '{0}')
 """
 
@@ -72,10 +72,9 @@ async def fill(database: str, events: int, tell: Callable[[str], None]) -> int:
     """Writes a log of about `events` events; answers with its head."""
     connection = await asyncpg.connect(database, server_settings={"synchronous_commit": "off"})
     try:
-        created = {"name": "bench", "definition": DEFINITION, "version": 1, "next": {}}
-        await connection.execute(
-            CREATE.replace("$1", f"'task-{TASK}'").replace("$2", f"'{json.dumps(created)}'")
-        )
+        parsed = parse_definition(DOCUMENT, created_at=datetime.now(UTC), known_tools=None)
+        created = task.create(task.Task(TASK), "bench", parsed.normalised(), [], "")[0]
+        await connection.fetchrow(CREATE, task.task_stream(TASK), created.type, json.dumps(created.data))
         head = 1
         for first in range(1, events // PER_RUN + 1, BATCH_RUNS):
             last = min(first + BATCH_RUNS - 1, events // PER_RUN)

@@ -13,6 +13,9 @@ from benchmarks.venvs import ROOT
 
 KEY = "ord_benchmark_0123456789abcdef0123456789abcdef"
 
+CONCURRENCY = 1000
+"""Runs a worker process carries at once: the size of pgqueuer's batch."""
+
 TOOL = ROOT / ".bench" / "tool"
 _ENTRY_POINTS = "[ordinaut.tools]\nbench.noop = benchmarks.noop_tool:noop\n"
 _METADATA = "Metadata-Version: 2.1\nName: ordinaut-bench-tool\nVersion: 0\n"
@@ -44,6 +47,7 @@ def environment(port: int) -> dict[str, str]:
         "ORDINAUT_API_KEY": KEY,
         "ORDINAUT_PORT": str(port),
         "ORDINAUT_LOG_LEVEL": "warning",
+        "ORDINAUT_WORKER_CONCURRENCY": str(CONCURRENCY),
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(TOOL))),
     }
 

@@ -33,7 +33,7 @@ class Pgqueuer(harness.Peer):
     settings: ClassVar[dict[str, Any]] = {
         "batch_size": BATCH,
         "enqueue_batch": BATCH,
-        "worker_processes": WORKERS,
+        "worker_processes": "2 (latency: 1)",
         "durability": "durable",
         "autovac": True,
     }
