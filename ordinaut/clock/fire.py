@@ -1,0 +1,295 @@
+"""Firing: the schedules that are due get their verdicts and move on, in one transaction.
+
+The row locks of `schedules` (SKIP LOCKED) give each schedule to one clock at a time, the expected version
+0 of the run's stream gives each instant one verdict (I7), and the required version of the task's stream
+makes a decision void that was made by an older state of the task. Any refusal rolls the whole batch back:
+what it teaches is kept, and the batch is decided again.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from ordinaut.clock.decide import Decision, Due, Verdict, decide
+from ordinaut.clock.known import Known, KnownTasks
+from ordinaut.clock.read import first_events, unfinished_scheduled_runs
+from ordinaut.domain.errors import VersionConflict
+from ordinaut.domain.ids import scheduled_run_id
+from ordinaut.domain.run import cancel, fold, run_stream
+from ordinaut.domain.task import task_stream
+from ordinaut.log.append import MAX_BATCH_EVENTS, Append, Connection, append
+from ordinaut.log.read import read_streams
+from ordinaut.log.wake import CANCELED
+from ordinaut.runtime.system import System
+from projections.due_work import FINISH_NOW
+from projections.schedules import ADVANCE_NOW, lock_due
+
+BATCH = 1000
+"""Schedules a transaction, at the most; those it has to leave alone do not count."""
+
+TRIES = 8
+STRIKES = 3
+"""How often a schedule may have its batch refused before the batch goes on without it."""
+
+ACTOR = "clock"
+
+# A clock that hangs with a transaction open holds the rows, perhaps the head of the log: it loses them.
+_LET_GO = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
+
+_NOTIFY_CANCELED = "SELECT pg_notify($1, run) FROM unnest($2::text[]) AS run"
+
+Key = tuple[str, int]
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """What one round did: schedules moved, runs requested, instants skipped."""
+
+    moved: int = 0
+    fired: int = 0
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class _Learned:
+    """What refusals taught in this round.
+
+    `ahead`: where the log says the schedule stands, when its row is behind. `taken`: instants whose
+    verdict came from elsewhere.
+    """
+
+    ahead: dict[Key, datetime | None] = field(default_factory=dict)
+    taken: dict[Key, set[datetime]] = field(default_factory=dict)
+    strikes: Counter[Key] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction is about to do. `owners` says, append by append, what it is for."""
+
+    appends: list[Append] = field(default_factory=list)
+    owners: list[tuple[Due, Verdict | None]] = field(default_factory=list)
+    moves: list[tuple[str, int, int, datetime | None]] = field(default_factory=list)
+    canceled: list[str] = field(default_factory=list)
+    left: int = 0
+
+    def outcome(self) -> Fired:
+        verdicts = [verdict for _, verdict in self.owners if verdict is not None]
+        fired = sum(verdict.fired for verdict in verdicts)
+        skipped = sum(verdict.count for verdict in verdicts if not verdict.fired)
+        return Fired(len(self.moves), fired, skipped)
+
+
+class _Refused(Exception):
+    """Takes the transaction back: somebody was first, or a task is not what it was thought to be."""
+
+    def __init__(self, conflicts: list[tuple[Due, Verdict | None, VersionConflict]]) -> None:
+        super().__init__()
+        self.conflicts = conflicts
+
+
+class Firing:
+    """Gives verdicts to what is due, a batch at a time."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._tasks = KnownTasks()
+        self._left_alone = 0
+        self._reported: set[tuple[str, int]] = set()
+
+    async def fire_due(self) -> Fired:
+        """One round over at most `BATCH` schedules; `moved` is 0 when there was nothing it could do.
+
+        Left alone are rows another clock has, and rows of a schedule that the log has replaced (the
+        projection will remove them). Raises what asking the database raises; nothing was done then, or
+        all of it, and doing it again is safe.
+        """
+        learned = _Learned()
+        async with self._system.pool.acquire() as connection:
+            for _ in range(TRIES):
+                try:
+                    async with connection.transaction():
+                        batch = await self._transact(connection, learned)
+                except _Refused as refused:
+                    await self._learn(connection, refused, learned)
+                else:
+                    self._left_alone = batch.left
+                    return batch.outcome()
+        return Fired()
+
+    async def _transact(self, connection: Connection, learned: _Learned) -> _Batch:
+        await connection.execute(_LET_GO)
+        now = self._system.time.now()
+        # Rows that were left alone are the oldest and come first again: they must not fill the batch.
+        rows = await lock_due(connection, now, BATCH + self._left_alone)
+        due = [Due(row["task_id"], row["index"], row["next_fire_at"], row["since_version"]) for row in rows]
+        batch = await self._decide(connection, due, now, learned)
+        if batch.moves:
+            await connection.execute(ADVANCE_NOW, *map(list, zip(*batch.moves, strict=True)))
+        if batch.canceled:
+            await connection.execute(FINISH_NOW, batch.canceled)
+            await connection.execute(_NOTIFY_CANCELED, CANCELED, batch.canceled)
+        if batch.appends:
+            outcomes = await append(connection, batch.appends)
+            conflicts = [
+                (*owner, outcome)
+                for owner, outcome in zip(batch.owners, outcomes, strict=True)
+                if isinstance(outcome, VersionConflict)
+            ]
+            if conflicts:
+                raise _Refused(conflicts)
+        return batch
+
+    async def _decide(
+        self, connection: Connection, rows: list[Due], now: datetime, learned: _Learned
+    ) -> _Batch:
+        since: dict[str, int] = {}
+        for due in rows:
+            since[due.task_id] = max(due.since_version, since.get(due.task_id, 0))
+        tasks = await self._tasks.get(connection, since)
+        wary = {task_id for task_id, known in tasks.items() if known.definition.policy.overlap != "allow"}
+        unfinished = await unfinished_scheduled_runs(connection, wary)
+        batch = _Batch()
+        decided: set[str] = set()
+        cancels: list[tuple[Due, Known, Decision]] = []
+        for due in rows:
+            if len(batch.appends) >= MAX_BATCH_EVENTS or due.task_id in decided:
+                continue  # in the next batch: two schedules of one task must see each other's verdicts
+            known = tasks.get(due.task_id)
+            decision = None
+            if known is not None and known.schedule_since == due.since_version:
+                decision = self._decide_one(known, due, now, unfinished.get(due.task_id, []), learned)
+            if known is None or decision is None:
+                batch.left += 1
+                continue
+            decided.add(due.task_id)
+            batch.moves.append((due.task_id, due.index, known.task.version, decision.next))
+            _add_verdicts(batch, known, due, decision)
+            if decision.cancel:
+                cancels.append((due, known, decision))
+        await _add_cancels(connection, batch, cancels)
+        return batch
+
+    def _decide_one(
+        self, known: Known, due: Due, now: datetime, unfinished: list[str], learned: _Learned
+    ) -> Decision | None:
+        """The decision on one schedule; None when it has to be left alone this time."""
+        if learned.strikes[due.key] >= STRIKES:
+            return None
+        at: datetime | None = learned.ahead.get(due.key, due.at)
+        if at is None or at > now:
+            return Decision((), (), at)
+        try:
+            return decide(
+                known.task, known.definition, known.rule(),
+                Due(due.task_id, due.index, at, due.since_version),
+                now, unfinished, learned.taken.get(due.key, ()),
+            )  # fmt: skip
+        except Exception as error:
+            # One schedule that cannot be read must not keep all others from firing.
+            if (due.task_id, known.task.version) not in self._reported:
+                self._reported.add((due.task_id, known.task.version))
+                logger.exception("clock.cannot_decide", task=known.task.name, error=str(error))
+            return None
+
+    async def _learn(self, connection: Connection, refused: _Refused, learned: _Learned) -> None:
+        met: list[tuple[Due, Verdict]] = []
+        learned.strikes.update({due.key for due, _, _ in refused.conflicts})
+        for due, verdict, conflict in refused.conflicts:
+            if conflict.stream == task_stream(due.task_id):
+                self._tasks.forget(due.task_id)
+            elif verdict is not None:
+                met.append((due, verdict))
+        existing = await first_events(connection, [run_stream(verdict.run_id) for _, verdict in met])
+        for due, verdict in met:
+            data = existing.get(run_stream(verdict.run_id), {})
+            if _moves(data, due):
+                learned.ahead[due.key] = _later(learned.ahead.get(due.key, verdict.at), data["next"])
+            else:
+                learned.taken.setdefault(due.key, set()).add(verdict.at)
+        await _follow(connection, {due.key: due for due, _ in met}, learned)
+
+
+def _moves(data: dict[str, object], due: Due) -> bool:
+    """Whether this verdict was given for the schedule `due`, and so says where it stands."""
+    version = data.get("task_version")
+    return (
+        "next" in data
+        and data.get("schedule") == due.index
+        and isinstance(version, int)
+        and version >= due.since_version
+    )
+
+
+def _later(known: datetime | None, following: object) -> datetime | None:
+    if known is None or not isinstance(following, str):
+        return None
+    return max(known, datetime.fromisoformat(following))
+
+
+async def _follow(connection: Connection, rows: dict[Key, Due], learned: _Learned) -> None:
+    """Follow the verdicts from each to its next, up to the first instant that has none."""
+    chasing = [due for key, due in rows.items() if learned.ahead.get(key) is not None]
+    while chasing:
+        streams = {
+            due.key: run_stream(scheduled_run_id(due.task_id, at))
+            for due in chasing
+            if (at := learned.ahead[due.key]) is not None
+        }
+        existing = await first_events(connection, list(streams.values()))
+        moved = []
+        for due in chasing:
+            data = existing.get(streams.get(due.key, ""), {})
+            before = learned.ahead[due.key]
+            if _moves(data, due) and (after := _later(before, data["next"])) != before:
+                learned.ahead[due.key] = after
+                moved.append(due)
+        chasing = [due for due in moved if learned.ahead[due.key] is not None]
+
+
+def _add_verdicts(batch: _Batch, known: Known, due: Due, decision: Decision) -> None:
+    task = known.task
+    requires = {task_stream(task.id): task.stream_version}
+    for verdict in decision.verdicts:
+        item = Append(
+            run_stream(verdict.run_id), 0, [verdict.event], task.space, ACTOR, verdict.run_id,
+            _because(due, verdict.at), requires,
+        )  # fmt: skip
+        batch.appends.append(item)
+        batch.owners.append((due, verdict))
+
+
+async def _add_cancels(
+    connection: Connection, batch: _Batch, cancels: list[tuple[Due, Known, Decision]]
+) -> None:
+    """Put the ends of the runs that have to go before everything else in the batch."""
+    if not cancels:
+        return
+    wanted = [run_stream(run_id) for _, _, decision in cancels for run_id in decision.cancel]
+    events = await read_streams(connection, wanted)
+    appends: list[Append] = []
+    owners: list[tuple[Due, Verdict | None]] = []
+    for due, known, decision in cancels:
+        at = decision.verdicts[-1].at
+        for run_id in decision.cancel:
+            run = fold(run_id, events.get(run_stream(run_id), []))
+            if run.ended or run.stream_version == 0:
+                continue
+            end = cancel(run, f"the occurrence at {at.isoformat()} takes its place (policy.overlap)")
+            item = Append(
+                run_stream(run_id), run.stream_version, end, known.task.space, ACTOR, run.correlation,
+                _because(due, at),
+            )  # fmt: skip
+            appends.append(item)
+            owners.append((due, None))
+            batch.canceled.append(run_id)
+    batch.appends[:0] = appends
+    batch.owners[:0] = owners
+
+
+def _because(due: Due, at: datetime) -> str:
+    return f"schedule:{due.task_id}@{at.isoformat()}"

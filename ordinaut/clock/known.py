@@ -1,0 +1,69 @@
+"""The tasks a clock decides by, remembered from one firing to the next and read many at a time.
+
+What is remembered may be old; the append requires the task's version, and a refusal makes the clock
+`forget` and read again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from ordinaut.domain.definition import Definition, load_definition
+from ordinaut.domain.events import Event
+from ordinaut.domain.schedules.schedule import Schedule
+from ordinaut.domain.schedules.spec import parse_schedule
+from ordinaut.domain.task import Task, fold, task_stream
+from ordinaut.log.append import Connection
+from ordinaut.log.read import read_streams
+
+REMEMBERED = 10_000
+
+
+class Known:
+    """A task as the log has it, its compiled definition, and its rules, read on first use."""
+
+    def __init__(self, task: Task, events: Iterable[Event]) -> None:
+        self.task = task
+        self.definition: Definition = load_definition(task.definition, task.name)
+        planned = [event.data["version"] for event in events if "plan" in event.data]
+        self.schedule_since: int = planned[-1] if planned else 0
+        self._rule: Schedule | None = None
+
+    def rule(self) -> Schedule:
+        """The rule of the task's schedule. Raises `Invalid` when it cannot be read (any more)."""
+        if self._rule is None:
+            spec, created_at = self.definition.schedule, self.task.created_at
+            assert spec is not None and created_at is not None
+            self._rule = parse_schedule(spec, created_at=created_at)
+        return self._rule
+
+
+class KnownTasks:
+    """A bounded memory of tasks, least recently used out first."""
+
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self._remembered = remembered
+        self._known: OrderedDict[str, Known] = OrderedDict()
+
+    def forget(self, task_id: str) -> None:
+        """Read the task anew when it is next asked for."""
+        self._known.pop(task_id, None)
+
+    async def get(self, connection: Connection, since: Mapping[str, int]) -> dict[str, Known]:
+        """The tasks by id; `since` says for each the version of the definition it must have reached.
+
+        One that the log does not have is missing from the answer.
+        """
+        found: dict[str, Known] = {}
+        for task_id, version in since.items():
+            known = self._known.get(task_id)
+            if known is not None and known.task.version >= version:
+                self._known.move_to_end(task_id)
+                found[task_id] = known
+        missing = {task_stream(task_id): task_id for task_id in since if task_id not in found}
+        if missing:
+            for stream, events in (await read_streams(connection, list(missing))).items():
+                task_id = missing[stream]
+                found[task_id] = self._known[task_id] = Known(fold(task_id, events), events)
+            while len(self._known) > self._remembered:
+                self._known.popitem(last=False)
+        return found
