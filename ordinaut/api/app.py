@@ -1,0 +1,51 @@
+"""The whole API on one screen: what is shared, what stands before every request, and the routes."""
+
+from collections.abc import Collection, Mapping
+from importlib.resources import files
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+
+from ordinaut import __version__
+from ordinaut.api import events, health, log, openapi, projections, runs, schedules, tasks
+from ordinaut.api.auth import Authenticate
+from ordinaut.api.door import Door, Trouble
+from ordinaut.api.problems import Observe, add_handlers
+from ordinaut.runtime.system import System
+
+
+def create_app(
+    system: System,
+    *,
+    tools: Collection[str] | None = None,
+    roles: Collection[str] = ("api",),
+    troubles: Mapping[str, Trouble] | None = None,
+) -> FastAPI:
+    """The ASGI application. `tools` are the names `tool.operation` that steps may use (None: unchecked);
+    `roles` those that run in this process; `troubles` says, by name, what is wrong with a part of it
+    (None: nothing), for /health/ready."""
+    app = FastAPI(
+        title="Ordinaut",
+        version=__version__,
+        description="Do things reliably later, again, or when something happens.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+    )
+    app.state.door = door = Door(system, tools, roles, troubles or {})
+    for module in (tasks, schedules, runs, events, log, projections, health):
+        app.include_router(module.router)
+    openapi.describe(app)
+    add_handlers(app)
+    page = (files("ordinaut.api") / "docs.html").read_text(encoding="utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """The API's description for people. Everything on the page comes from this server."""
+        return HTMLResponse(page)
+
+    # The one added last is the outermost.
+    app.add_middleware(Authenticate, keys=door.keys)
+    app.add_middleware(Observe)
+    return app

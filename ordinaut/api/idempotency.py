@@ -1,0 +1,99 @@
+"""`Idempotency-Key`: the same request sent twice is carried out once.
+
+What was answered is kept and given again. If there is no answer yet (the first attempt is under way, or
+its process died) the request is carried out once more; the key and the time it was first seen make the
+same ids, so that both attempts meet on the same run or event (I7).
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+import structlog
+from fastapi import Response
+
+from ordinaut.api.problems import KeyReused
+from ordinaut.log.database import OUTAGE
+
+KEPT = timedelta(days=7)
+"""How long a key is remembered."""
+_SWEEP_SECONDS = 3600.0
+
+logger = structlog.get_logger(__name__)
+
+# Not flushed to disk by itself: what the command appends comes later in the write-ahead log, and its
+# flush covers this row. A key that is lost in a crash had no command recorded.
+_BEGIN = """
+INSERT INTO idempotency_keys AS k (space, key, fingerprint, seed_ms)
+SELECT $1, $2, $3, $4 FROM set_config('synchronous_commit', 'off', true)
+ON CONFLICT (space, key) DO UPDATE SET key = k.key
+RETURNING fingerprint, seed_ms, status, headers, body
+"""
+
+_KEEP = """
+UPDATE idempotency_keys SET status = $3, headers = $4, body = $5
+  FROM set_config('synchronous_commit', 'off', true) WHERE space = $1 AND key = $2 AND status IS NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is known of a key: when it was first seen, and what was answered (no `status`: nothing yet)."""
+
+    seed_ms: int
+    status: int | None
+    headers: Mapping[str, str]
+    body: bytes
+
+    def response(self) -> Response:
+        """The answer, once more."""
+        assert self.status is not None
+        return Response(self.body, self.status, {**self.headers, "Idempotency-Replayed": "true"})
+
+
+def fingerprint(method: str, path: str, query: str, body: bytes) -> bytes:
+    """What makes a request the same request."""
+    return hashlib.sha256(b"\n".join((method.encode(), path.encode(), query.encode(), body))).digest()
+
+
+class Idempotency:
+    """The table `idempotency_keys`."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def begin(self, space: str, key: str, print_: bytes, seed_ms: int) -> Kept:
+        """Remember the key, or what is known of it. Raises `KeyReused` when it came with another request."""
+        row = await self._pool.fetchrow(_BEGIN, space, key, print_, seed_ms)
+        assert row is not None
+        if row["fingerprint"] != print_:
+            raise KeyReused("this Idempotency-Key came with another request before; use a new one")
+        return Kept(row["seed_ms"], row["status"], row["headers"] or {}, row["body"] or b"")
+
+    async def keep(self, space: str, key: str, answer: Response) -> None:
+        """Keep an answer that would be the same again: success, and what is wrong with the request itself.
+        When it cannot be kept, nothing is lost (see above)."""
+        if answer.status_code >= 300 and answer.status_code not in (400, 422):
+            return
+        headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
+        try:
+            await self._pool.execute(_KEEP, space, key, answer.status_code, headers, bytes(answer.body))
+        except OUTAGE as error:
+            logger.warning("idempotency.not_kept", error=str(error) or type(error).__name__)
+
+    async def sweep(self, stop: asyncio.Event) -> None:
+        """Forget keys older than `KEPT`, every hour until told to stop."""
+        while not stop.is_set():
+            try:
+                await self._pool.execute(
+                    "DELETE FROM idempotency_keys WHERE created_at < now() - $1::interval", KEPT
+                )
+            except OUTAGE as error:
+                logger.warning("idempotency.not_swept", error=str(error) or type(error).__name__)
+            try:
+                await asyncio.wait_for(stop.wait(), _SWEEP_SECONDS)
+            except TimeoutError:
+                continue

@@ -1,0 +1,151 @@
+"""What schedules did and will do: /v1/tasks/{…}/occurrences and /v1/schedules/preview."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from ordinaut.api import openapi
+from ordinaut.api.bodies import check_fields, instant_field, parse_object, read_body
+from ordinaut.api.door import Door, as_json, caller_of, door_of, query
+from ordinaut.api.problems import BadRequest
+from ordinaut.api.queries import Query, to_cursor
+from ordinaut.api.taskcommands import load_task
+from ordinaut.domain.errors import Invalid
+from ordinaut.domain.schedules.preview import note, preview
+from ordinaut.domain.schedules.schedule import Schedule
+from ordinaut.domain.schedules.spec import normalise_schedule, parse_schedule
+from ordinaut.domain.task import Task
+from projections import occurrences as occurrences_table
+from projections import tasks as tasks_table
+
+router = APIRouter(prefix="/v1", tags=["schedules"])
+
+_TICK = timedelta(microseconds=1)
+_SCHEDULE = ("cron", "rrule", "once", "every", "timezone", "dtstart", "rdate", "exdate", "anchor")
+MOST_PREVIEWED = 1000
+
+
+@router.get(
+    "/tasks/{name_or_id}/occurrences",
+    openapi_extra=openapi.parameters(
+        limit="", after="", wait="",
+        **{"from": "Instants from here on; without it, the latest verdicts and what comes next.",
+           "to": "Instants before this one."},
+    ),
+)  # fmt: skip
+@query("tasks", "schedules", "occurrences")
+async def list_occurrences(request: Request) -> dict[str, Any]:
+    """What became of each instant a task's schedule named (`verdict` fired or skipped, with the reason), and
+    those that are still expected.
+
+    An expected one has a `reason` when, as things are, it will be skipped.
+    """
+    asked = Query(request, ("from", "to", "limit", "after"))
+    door, space = door_of(request), caller_of(request).space
+    task = await load_task(door, space, request.path_params["name_or_id"])
+    limit, since, until = asked.limit(), asked.instant("from"), asked.instant("to")
+    if (cursor := asked.cursor()) is not None:
+        since = _from_cursor(cursor) + _TICK
+    now = door.system.time.now()
+    async with door.system.pool.acquire() as connection:
+        if since is None:
+            before = min(now, until) if until else now
+            past = await occurrences_table.latest_occurrences(connection, task.id, before=before, limit=limit)
+        else:
+            end = until or now + timedelta(days=1)
+            past = await occurrences_table.list_occurrences(
+                connection, task.id, since=since, until=end, limit=limit + 1
+            )
+        row = await tasks_table.get_task(connection, space, task.id)
+    due = datetime.fromisoformat(row["next_fire_at"]) if row and row["next_fire_at"] else None
+    room = limit + 1 - len(past) if since is not None else limit
+    items = past + _expected(task, due, since, until, room)
+    if since is None:
+        return {"items": items, "next": to_cursor(items[-1]["at"]) if len(items) >= limit else None}
+    return {"items": items[:limit], "next": to_cursor(items[limit - 1]["at"]) if len(items) > limit else None}
+
+
+def _from_cursor(cursor: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(cursor)
+        if at.tzinfo is None:
+            raise ValueError(cursor)
+        return at
+    except ValueError:
+        hint = "the `next` of the page before"
+        raise BadRequest.query("after", "is not a cursor of this list", hint) from None
+
+
+def _expected(
+    task: Task, due: datetime | None, since: datetime | None, until: datetime | None, room: int
+) -> list[dict[str, Any]]:
+    """The instants from the next one on (which may be past, if no clock has come to it yet)."""
+    schedule = task.definition["schedule"]
+    if due is None or room <= 0 or not task.exists or schedule is None or "on" in schedule:
+        return []
+    assert task.created_at is not None
+    rule: Schedule = parse_schedule(schedule, created_at=task.created_at)
+    at: datetime | None = due
+    if since is not None and since > due:
+        at = rule.next_after(since - _TICK)
+    items: list[dict[str, Any]] = []
+    while at is not None and len(items) < room and (until is None or at < until):
+        items.append(
+            {
+                "at": at.isoformat(),
+                "until": at.isoformat(),
+                "count": 1,
+                "verdict": "expected",
+                "reason": task.skip_reason(at),
+                "run": None,
+                "lateness": None,
+                "task_version": task.version,
+                "decided_at": None,
+                "local": at.astimezone(rule.tz).isoformat(),
+                "note": note(rule, at),
+            }
+        )
+        at = rule.next_after(at)
+    return items
+
+
+@router.post(
+    "/schedules/preview",
+    openapi_extra=openapi.body(
+        {
+            "cron": openapi.TEXT,
+            "rrule": openapi.TEXT,
+            "once": openapi.TEXT,
+            "every": openapi.TEXT,
+            "timezone": openapi.TEXT,
+            "after": openapi.INSTANT,
+            "count": {"type": "integer", "minimum": 1, "maximum": MOST_PREVIEWED, "default": 10},
+        }
+    ),
+)
+async def preview_schedule(request: Request) -> Response:
+    """What a schedule will do, without making a task: the first `count` instants after `after` (now)."""
+    door = door_of(request)
+    body = parse_object(await read_body(request, door.system.settings.max_body_bytes))
+    check_fields(body, (*_SCHEDULE, "after", "count"))
+    return as_json(_previewed(door, body))
+
+
+def _previewed(door: Door, body: dict[str, Any]) -> dict[str, Any]:
+    now = door.system.time.now()
+    after, count = instant_field(body, "after") or now, body.get("count", 10)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_PREVIEWED:
+        raise Invalid.at("/count", "must be a whole number", f"1 to {MOST_PREVIEWED}")
+    spec = {name: value for name, value in body.items() if name in _SCHEDULE}
+    normal = normalise_schedule(spec, now)
+    rule = parse_schedule(normal, created_at=now)
+    return {
+        "items": [
+            {"at": one.local.isoformat(), "utc": one.utc.isoformat(), "note": one.note}
+            for one in preview(rule, after, count)
+        ],
+        "next": None,
+        "schedule": normal,
+        "description": rule.describe(),
+    }

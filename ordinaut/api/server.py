@@ -1,0 +1,111 @@
+"""The role `api`: serves HTTP inside the process it runs in."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Collection, Iterator, Mapping
+
+import structlog
+import uvicorn
+
+from ordinaut.api.app import create_app
+from ordinaut.api.door import Door, Trouble
+from ordinaut.domain.errors import OrdinautError
+from ordinaut.runtime.system import System
+
+logger = structlog.get_logger(__name__)
+
+BACKLOG = 2048
+GRACE_SECONDS = 5
+"""After the stop, how long requests that are under way may take to end."""
+
+
+class PortTaken(OrdinautError):
+    """The API cannot listen where it should."""
+
+    slug = "port-taken"
+    title = "The address cannot be used"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has its own, for all roles."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+class Api:
+    """The HTTP server. `tools`, `roles` and `troubles` are as in `create_app`."""
+
+    def __init__(
+        self,
+        system: System,
+        *,
+        tools: Collection[str] | None = None,
+        roles: Collection[str] = ("api",),
+        troubles: Mapping[str, Trouble] | None = None,
+    ) -> None:
+        self._system = system
+        self._app = create_app(system, tools=tools, roles=roles, troubles=troubles)
+        self._door: Door = self._app.state.door
+        self._socket: socket.socket | None = None
+
+    def bind(self) -> str:
+        """Take the address the settings name, and say where that is (`http://127.0.0.1:8080`): connections
+        are kept waiting until `run`. Raises `PortTaken`. Done by `run` unless it was done before."""
+        if self._socket is None:
+            self._socket = _listen(self._system.settings.host, self._system.settings.port)
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until told to stop; then no new connections, live streams end, requests get
+        `GRACE_SECONDS`."""
+        url = self.bind()
+        assert self._socket is not None
+        config = uvicorn.Config(
+            self._app, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
+            server_header=False, backlog=BACKLOG, timeout_graceful_shutdown=GRACE_SECONDS,
+        )  # fmt: skip
+        server = _Server(config)
+        logger.info("api.listening", url=url)
+        serving = asyncio.create_task(server.serve(sockets=[self._socket]), name="uvicorn")
+        stopped = asyncio.create_task(stop.wait(), name="api-stop")
+        sweeping = asyncio.create_task(self._door.idempotency.sweep(stop), name="idempotency-sweep")
+        try:
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            self._door.stopping.set()
+            server.should_exit = True
+            await serving
+        finally:
+            for task in (stopped, sweeping, serving):
+                task.cancel()
+            await asyncio.gather(stopped, sweeping, serving, return_exceptions=True)
+            self._socket.close()
+            self._socket = None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    where = f"{host}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise PortTaken(f"the API cannot listen on {where}: {error.strerror}") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        why = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
+        raise PortTaken(
+            f"the API cannot listen on {where}: {why}; stop it, or set ORDINAUT_PORT to a free port"
+        ) from None
+    listening.setblocking(False)
+    return listening

@@ -1,0 +1,187 @@
+"""Changing tasks: load, decide, append; and again when somebody was first."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from ordinaut.api.door import Command, Door, recorded
+from ordinaut.domain.definition import Definition, parse_definition
+from ordinaut.domain.errors import Invalid, NotFound, NotPossible, VersionConflict
+from ordinaut.domain.events import NewEvent
+from ordinaut.domain.ids import task_id
+from ordinaut.domain.schedules.spec import parse_schedule
+from ordinaut.domain.task import Task, evolve, task_stream
+from ordinaut.log.append import Append, Appended
+from ordinaut.runtime.streams import ensure_group
+from projections import tasks as tasks_table
+
+TRIES = 5
+"""How often a command is decided anew when others keep being first."""
+REDIS_SECONDS = 1.0
+
+logger = structlog.get_logger(__name__)
+
+Decide = Callable[[Task], Sequence[NewEvent]]
+
+
+def looks_like_id(text: str) -> bool:
+    """Whether `text` in a path is meant as an id rather than a name."""
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def id_of(space: str, name_or_id: str) -> str:
+    """The id of the task that is meant."""
+    return name_or_id.lower() if looks_like_id(name_or_id) else task_id(space, name_or_id)
+
+
+def unknown(name_or_id: str) -> NotFound:
+    """The error for a task that is not there."""
+    what = "id" if looks_like_id(name_or_id) else "name"
+    return NotFound(f"there is no task with the {what} {name_or_id[:150]!r}")
+
+
+async def load_task(door: Door, space: str, name_or_id: str) -> Task:
+    """The task that is meant, as the log has it now, retired or not. Raises NotFound."""
+    task = await door.system.tasks.load(id_of(space, name_or_id))
+    if task.version == 0 or task.space != space:
+        raise unknown(name_or_id)
+    return task
+
+
+async def change_task(command: Command, name_or_id: str, decide: Decide) -> tuple[Task, int | None]:
+    """Append what `decide` makes of the task: (the task behind that, its position; None: nothing to do).
+
+    Raises what `decide` raises, and NotFound.
+    """
+    for _ in range(TRIES):
+        task = await load_task(command.door, command.space, name_or_id)
+        events = decide(task)
+        if not events:
+            return task, None
+        item = command.append(task_stream(task.id), task.stream_version, events)
+        try:
+            appended = await command.system.appender.append(item)
+        except VersionConflict:
+            continue
+        return after(task, item, appended), appended.position
+    raise contended(name_or_id)
+
+
+def contended(name_or_id: str) -> NotPossible:
+    """The error when others were first every time."""
+    return NotPossible(f"others keep changing the task {name_or_id[:150]!r}; try again")
+
+
+def after(task: Task, item: Append, appended: Appended) -> Task:
+    """The task as it is behind an append to its stream."""
+    task = replace(task)
+    for event in recorded(item, appended):
+        evolve(task, event)
+    return task
+
+
+def read_definition(
+    command: Command, body: Mapping[str, Any], *, name: str | None, birth: datetime
+) -> Definition:
+    """The definition in a body. `name` is what the path says (None: the body must say); `birth` is the
+    moment that schedules without a start of their own begin at. Raises Invalid."""
+    if name is not None and body.get("name", name) != name:
+        raise Invalid.at("/name", f"the path names the task {name!r}", "leave `name` out, or write the same")
+    document = body if name is None or "name" in body else {"name": name, **body}
+    definition = parse_definition(document, created_at=birth, known_tools=command.door.tools)
+    if looks_like_id(definition.name):
+        raise Invalid.at("/name", "a name must not look like an id (a UUID)", "a word for what the task does")
+    return definition
+
+
+def plan_of(definition: Definition, birth: datetime, now: datetime) -> list[dict[str, Any]]:
+    """The first planned instants of a definition's schedule, as TaskCreated and TaskChanged carry them."""
+    schedule = definition.schedule
+    if schedule is None or "on" in schedule:
+        return []
+    at = parse_schedule(schedule, created_at=birth).next_after(now)
+    return [{"index": 0, "at": at.isoformat() if at else None}]
+
+
+def birth_of(task: Task) -> datetime:
+    """The moment that schedules without a start count from, such that the document a task was created
+    from gives the same definition again.
+
+    A task is created at the instant its event has in the log, a moment behind the instant its schedule
+    was completed with: so the start that the schedule has tells, unless somebody chose it.
+    """
+    assert task.created_at is not None
+    schedule = task.definition.get("schedule") or {}
+    if "on" in schedule:
+        return task.created_at
+    kept = schedule.get("anchor") or schedule.get("dtstart")
+    if kept is None:
+        return task.created_at
+    start = datetime.fromisoformat(kept)
+    if start.tzinfo is None:
+        rule = parse_schedule(schedule, created_at=task.created_at)
+        start = start.replace(tzinfo=rule.tz)
+    near = abs(start - task.created_at) < timedelta(minutes=2)
+    return start if near else task.created_at
+
+
+def next_instant(plan: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first of the planned instants."""
+    return min((row["at"] for row in plan if row["at"]), default=None)
+
+
+async def public(command: Command, task: Task, events: Sequence[NewEvent] = ()) -> dict[str, Any]:
+    """The task as the API shows it. When it fires next is known from the `events` that were just decided,
+    else from the read table."""
+    for event in events:
+        if "plan" in event.data:
+            return as_answer(task, next_instant(event.data["plan"]))
+    async with command.system.pool.acquire() as connection:
+        row = await tasks_table.get_task(connection, task.space, task.id)
+    return as_answer(task, row["next_fire_at"] if row else None)
+
+
+def as_answer(task: Task, next_fire_at: str | None) -> dict[str, Any]:
+    """A task folded from its stream, in the shape the read table gives."""
+    definition = task.definition
+    assert task.created_at is not None and task.changed_at is not None
+    return {
+        "id": task.id,
+        "name": task.name,
+        "space": task.space,
+        "title": definition["title"],
+        "labels": definition["labels"],
+        "status": task.status,
+        "schedule": definition["schedule"],
+        "params": definition["params"],
+        "pipeline": definition["pipeline"],
+        "policy": definition["policy"],
+        "version": task.version,
+        "next_fire_at": next_fire_at if task.exists else None,
+        "paused_reason": task.paused_reason,
+        "snoozed_until": task.snoozed_until.isoformat() if task.snoozed_until else None,
+        "created_at": task.created_at.isoformat(),
+        "changed_at": task.changed_at.isoformat(),
+    }
+
+
+async def listen(door: Door, definition: Mapping[str, Any]) -> None:
+    """Before a task that listens to a stream is acknowledged: make the consumer group, so that no entry
+    added from then on is missed. With Redis away it is left to intake, which goes back in time."""
+    on = (definition["schedule"] or {}).get("on")
+    if on is None:
+        return
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            await ensure_group(door.system.redis, on["stream"])
+    except (RedisError, OSError) as error:
+        logger.warning("api.group_not_made", stream=on["stream"], error=str(error) or type(error).__name__)

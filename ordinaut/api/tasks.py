@@ -1,0 +1,264 @@
+"""/v1/tasks: define, change, run, pause, resume, snooze and retire tasks, and see what they will do."""
+
+from datetime import timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from ordinaut.api import openapi
+from ordinaut.api.bodies import flag_field, instant_field, parse_object, text_field
+from ordinaut.api.door import Answer, Command, caller_of, command, door_of, query
+from ordinaut.api.problems import BadRequest
+from ordinaut.api.queries import Query, to_cursor
+from ordinaut.api.taskcommands import (
+    TRIES,
+    after,
+    as_answer,
+    birth_of,
+    change_task,
+    contended,
+    id_of,
+    listen,
+    load_task,
+    looks_like_id,
+    plan_of,
+    public,
+    read_definition,
+)
+from ordinaut.domain import task as decisions
+from ordinaut.domain.durations import parse_duration
+from ordinaut.domain.errors import Invalid, NotPossible, VersionConflict
+from ordinaut.domain.ids import task_id
+from ordinaut.domain.request import request_run
+from ordinaut.domain.run import run_stream
+from ordinaut.domain.schedules.spec import parse_schedule
+from ordinaut.domain.schedules.zones import tz_version
+from ordinaut.domain.task import Task, task_stream
+from projections import tasks as tasks_table
+
+router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+
+@router.post("", status_code=201, openapi_extra=openapi.task_body())
+@command
+async def create_task(command: Command) -> Answer:
+    """Create a task.
+
+    A name that is in use is 409 (PUT changes a task); a retired task's name is free.
+    """
+    body = parse_object(command.raw, check=False)  # reading the definition checks all of it
+    now = command.now
+    definition = read_definition(command, body, name=None, birth=now)
+    plan, tz = plan_of(definition, now, now), tz_version()
+    # Most names are new: try that first, and read only when it turns out otherwise.
+    task = Task(task_id(command.space, definition.name))
+    for _ in range(TRIES):
+        events = decisions.create(task, definition.name, definition.normalised(), plan, tz, command.key)
+        if not events:
+            return await _created(command, task, Answer(201, await public(command, task)))
+        item = command.append(task_stream(task.id), task.stream_version, events)
+        try:
+            appended = await command.system.appender.append(item)
+        except VersionConflict:
+            task = await command.system.tasks.load(task.id)
+            continue
+        created = after(task, item, appended)
+        return await _created(
+            command, created, Answer(201, await public(command, created, events), appended.position)
+        )
+    raise contended(definition.name)
+
+
+async def _created(command: Command, task: Task, answer: Answer) -> Answer:
+    await listen(command.door, task.definition)
+    return Answer(answer.status, answer.body, answer.position, {"Location": f"/v1/tasks/{task.name}"})
+
+
+@router.put("/{name_or_id}", openapi_extra=openapi.task_body(name_required=False, dry_run=True))
+@command
+async def put_task(command: Command) -> Answer:
+    """Make a task be as the document says: 201 when it is new, 200 when it was changed or is so already.
+
+    Sending the same document twice changes nothing. With `?dry_run=true` everything is checked and
+    nothing is done.
+    """
+    dry = Query(command.request, ("dry_run",)).flag("dry_run")
+    name_or_id = command.request.path_params["name_or_id"]
+    body = parse_object(command.raw, check=False)
+    for _ in range(TRIES):
+        if looks_like_id(name_or_id):
+            task = await load_task(command.door, command.space, name_or_id)
+            name = task.name
+        else:
+            task, name = await command.system.tasks.load(id_of(command.space, name_or_id)), name_or_id
+        birth = birth_of(task) if task.exists else command.now
+        definition = read_definition(command, body, name=name, birth=birth)
+        plan, tz = plan_of(definition, birth, command.now), tz_version()
+        if task.exists:
+            status, events = 200, decisions.change(task, definition.normalised(), plan, tz)
+        else:
+            status, events = 201, decisions.create(task, name, definition.normalised(), plan, tz)
+        if dry or not events:
+            shown = task if task.exists else None
+            if not dry:
+                await listen(command.door, task.definition)
+            return Answer(
+                200, await public(command, shown) if shown else {"name": name, **definition.normalised()}
+            )
+        item = command.append(task_stream(task.id), task.stream_version, events)
+        try:
+            appended = await command.system.appender.append(item)
+        except VersionConflict:
+            continue
+        changed = after(task, item, appended)
+        answer = Answer(status, await public(command, changed, events), appended.position)
+        return (
+            await _created(command, changed, answer) if status == 201 else await _listening(command, answer)
+        )
+    raise contended(name_or_id)
+
+
+async def _listening(command: Command, answer: Answer) -> Answer:
+    await listen(command.door, answer.body)
+    return answer
+
+
+_LIST = ("limit", "after", "status", "label")
+
+
+@router.get("", openapi_extra=openapi.parameters(limit="", after="", status="", label="", wait=""))
+@query("tasks", "schedules")
+async def list_tasks(request: Request) -> dict[str, Any]:
+    """The tasks, in the order of their names; retired ones only with `status=retired`.
+
+    `label=key=value` (repeatable) asks for a label.
+    """
+    asked = Query(request, _LIST, repeatable=("label",))
+    limit, after_name = asked.limit(), asked.cursor() or ""
+    status = asked.choice("status", ("active", "paused", "retired"))
+    labels = {}
+    for label in asked.texts("label") or []:
+        key, equals, value = label.partition("=")
+        if not equals:
+            raise BadRequest.query("label", f"{label[:60]!r} has no '='", "label=team=ops")
+        labels[key] = value
+    async with door_of(request).system.pool.acquire() as connection:
+        found = await tasks_table.list_tasks(
+            connection,
+            caller_of(request).space,
+            after=after_name,
+            limit=limit + 1,
+            status=status,
+            labels=labels,
+        )
+    more = len(found) > limit
+    return {"items": found[:limit], "next": to_cursor(found[limit - 1]["name"]) if more else None}
+
+
+@router.get("/{name_or_id}", openapi_extra=openapi.parameters(wait=""))
+@query("tasks", "schedules")
+async def get_task(request: Request) -> dict[str, Any]:
+    """One task, by name or id; a retired one too."""
+    Query(request, ())
+    door, space = door_of(request), caller_of(request).space
+    name_or_id = request.path_params["name_or_id"]
+    async with door.system.pool.acquire() as connection:
+        found = await tasks_table.get_task(connection, space, id_of(space, name_or_id))
+    if found is None:
+        # In the log, maybe, and not in the read table yet.
+        return as_answer(await load_task(door, space, name_or_id), None)
+    return found
+
+
+@router.delete("/{name_or_id}")
+@command
+async def retire_task(command: Command) -> Answer:
+    """Take a task out of use. Its runs and its history stay; its name is free again."""
+    name_or_id = command.request.path_params["name_or_id"]
+    task, position = await change_task(command, name_or_id, lambda task: decisions.retire(task, None))
+    return Answer(200, as_answer(task, None), position)
+
+
+@router.post("/{name_or_id}/pause", openapi_extra=openapi.body({"reason": openapi.TEXT}))
+@command
+async def pause_task(command: Command) -> Answer:
+    """Pause a task: its occurrences are skipped, with that reason, until it is resumed."""
+    body = command.body(("reason",))
+    reason = text_field(body, "reason")
+    name_or_id = command.request.path_params["name_or_id"]
+    task, position = await change_task(command, name_or_id, lambda task: decisions.pause(task, reason))
+    return Answer(200, await public(command, task), position)
+
+
+@router.post("/{name_or_id}/resume", openapi_extra=openapi.body({}))
+@command
+async def resume_task(command: Command) -> Answer:
+    """End a pause or a snooze."""
+    command.body(())
+    task, position = await change_task(command, command.request.path_params["name_or_id"], decisions.resume)
+    return Answer(200, await public(command, task), position)
+
+
+@router.post(
+    "/{name_or_id}/snooze",
+    openapi_extra=openapi.body({"until": openapi.INSTANT, "for": openapi.DURATION, "reason": openapi.TEXT}),
+)
+@command
+async def snooze_task(command: Command) -> Answer:
+    """Skip what is due before `until`, or within `for`; with neither, the next occurrence."""
+    body = command.body(("until", "for", "reason"))
+    until, length, reason = instant_field(body, "until"), text_field(body, "for"), text_field(body, "reason")
+    now = command.now
+    if until is not None and length is not None:
+        raise Invalid.at("/for", "`for` does not go with `until`", "leave one out")
+    if length is not None:
+        try:
+            until = now + parse_duration(length)
+        except (ValueError, OverflowError) as error:
+            raise Invalid.at("/for", str(error)) from None
+
+    def decide(task: Task) -> Any:
+        decisions.require_existing(task, task.name)
+        at = until
+        if at is None:
+            schedule = task.definition["schedule"]
+            timed = schedule is not None and "on" not in schedule
+            due = parse_schedule(schedule, created_at=now).next_after(now) if timed else None
+            if due is None:
+                raise NotPossible(
+                    f"the task {task.name!r} has no next occurrence; say `until` when, or `for` how long"
+                )
+            at = due + timedelta(milliseconds=1)
+        return decisions.snooze(task, at, now, reason)
+
+    task, position = await change_task(command, command.request.path_params["name_or_id"], decide)
+    return Answer(200, await public(command, task), position)
+
+
+@router.post(
+    "/{name_or_id}/run",
+    status_code=202,
+    openapi_extra=openapi.body({"input": openapi.ANY, "simulate": openapi.FLAG}),
+)
+@command
+async def run_task(command: Command) -> Answer:
+    """Run a task now, a paused one too. `simulate: true` renders and records its steps without calling
+    any tool."""
+    body = command.body(("input", "simulate"))
+    simulate, name_or_id = flag_field(body, "simulate"), command.request.path_params["name_or_id"]
+    run_id = command.fresh_id()
+    for _ in range(TRIES):
+        task = await load_task(command.door, command.space, name_or_id)
+        decisions.require_existing(task, task.name)
+        definition = await command.system.tasks.definition(task.id, task.version)
+        event = request_run(task, definition, {"kind": "manual"}, body.get("input"), simulate=simulate)
+        requires = {task_stream(task.id): task.stream_version}
+        item = command.append(run_stream(run_id), 0, [event], requires=requires)
+        try:
+            appended = await command.system.appender.append(item)
+        except VersionConflict as conflict:
+            if conflict.stream == item.stream:  # this request was here before, and got so far
+                return Answer(202, {"run": run_id})
+            continue
+        return Answer(202, {"run": run_id}, appended.position)
+    raise contended(name_or_id)
