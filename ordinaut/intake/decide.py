@@ -1,0 +1,140 @@
+"""What one stream entry means: the appends that record it, and the copies for `ordinaut:dead`. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ordinaut.domain import ids
+from ordinaut.domain.events import NewEvent
+from ordinaut.domain.matching import MAX_ENTRY, BadEntry, Payload, envelope, parse_entry
+from ordinaut.domain.run import run_stream
+from ordinaut.domain.task import Task
+from ordinaut.log.append import Append
+from ordinaut.runtime.triggers import Listener, requires, verdicts
+
+ACTOR = "intake"
+
+OWN = b"ordinaut-"
+"""Fields that begin so were added by a step (`stream.add`); they are about the entry, not part of it."""
+
+CORRELATION, DEPTH = b"ordinaut-correlation", b"ordinaut-depth"
+
+MAX_SHOWN_FIELDS, MAX_SHOWN = 50, 1000
+"""How much of a rejected entry its event shows: this many fields, this many characters of each."""
+
+_DEAD_NAMES = frozenset({b"reason", b"stream", b"id", b"space", b"task", b"shortened"})
+_ORIGINAL = b"original:"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a Redis stream as it was read; `id` is `<milliseconds>-<sequence>`."""
+
+    stream: str
+    id: str
+    fields: Mapping[bytes, bytes]
+
+
+Decided = tuple[Append, dict[bytes, bytes] | None]
+"""What is to be appended, and the entry's copy for `ordinaut:dead` if that is a rejection."""
+
+
+def decide(entry: Entry, listeners: Sequence[Listener], *, now: datetime, space: str) -> list[Decided]:
+    """The verdict on `entry` for each of `listeners`, the tasks that listen to its stream.
+
+    A run is requested (or the occurrence skipped: paused, snoozed, chained too deeply) for those whose
+    trigger matches; a trigger that fails on the entry is a rejection for that task alone. An entry that
+    cannot be read is rejected once in each space that listens, or in `space` when nobody does any more.
+    """
+    try:
+        payload, correlation, depth = _read(entry.fields)
+        seen = envelope(payload, stream=entry.stream, entry_id=entry.id)
+    except BadEntry as error:
+        spaces = {listener.task.space for listener in listeners} or {space}
+        return [reject(entry, str(error), space=each) for each in sorted(spaces)]
+    cause = {"kind": "stream", "stream": entry.stream, "id": entry.id}
+    decided: list[Decided] = []
+    for verdict in verdicts(listeners, seen, cause, now=now, depth=depth):
+        task = verdict.task
+        if verdict.event is None:
+            decided.append(reject(entry, verdict.error or "", space=task.space, task=task))
+            continue
+        run = ids.entry_run_id(task.space, entry.stream, entry.id, task.id)
+        append = Append(
+            run_stream(run), 0, (verdict.event,), task.space, ACTOR, correlation or run, _reference(entry),
+            requires(task),
+        )  # fmt: skip
+        decided.append((append, None))
+    return decided
+
+
+def reject(
+    entry: Entry, reason: str, *, space: str, task: Task | None = None
+) -> tuple[Append, dict[bytes, bytes]]:
+    """EventRejected, for one task or for the entry as such, and the copy for `ordinaut:dead`."""
+    milliseconds = entry.id.partition("-")[0]
+    rejection = ids.cause_id(
+        int(milliseconds) if milliseconds.isdigit() else 0,
+        "rejected", space, entry.stream, entry.id, task.id if task else "",
+    )  # fmt: skip
+    data: dict[str, Any] = {"stream": entry.stream, "id": entry.id, "reason": reason[:MAX_SHOWN]}
+    if task is not None:
+        data |= {"task": task.id, "name": task.name}
+    data["entry"] = _shown(entry.fields)
+    event = NewEvent("EventRejected", data)
+    append = Append(f"event-{rejection}", 0, (event,), space, ACTOR, rejection, _reference(entry))
+    return append, dead_letter(entry, reason, space=space, task=task)
+
+
+def dead_letter(entry: Entry, reason: str, *, space: str, task: Task | None) -> dict[bytes, bytes]:
+    """The fields of the copy in `ordinaut:dead`: why (`reason`), where it came from (`stream`, `id`), whom
+    it concerned (`space`, `task`), and the entry's own.
+
+    An own field with one of these names, or one that begins with `original:`, is kept as
+    `original:<name>`. The values of an entry that is too large are cut, and `shortened` says so.
+    """
+    about = {
+        b"reason": reason[:MAX_SHOWN].encode(errors="replace"),
+        b"stream": entry.stream.encode(),
+        b"id": entry.id.encode(),
+        b"space": space.encode(),
+    }
+    if task is not None:
+        about[b"task"] = task.name.encode()
+    fields: Iterable[tuple[bytes, bytes]] = entry.fields.items()
+    if sum(len(name) + len(value) for name, value in fields) > MAX_ENTRY:
+        about[b"shortened"] = b"true"
+        fields = [(name[:MAX_SHOWN], value[:MAX_SHOWN]) for name, value in list(fields)[:MAX_SHOWN_FIELDS]]
+    for name, value in fields:
+        taken = name in _DEAD_NAMES or name.startswith(_ORIGINAL)
+        about[_ORIGINAL + name if taken else name] = value
+    return about
+
+
+def _read(fields: Mapping[bytes, bytes]) -> tuple[Payload, str | None, int]:
+    """What the entry holds, and (from `stream.add`) the correlation and the depth it goes on with."""
+    own = [name for name in fields if name.startswith(OWN)]
+    if not own:
+        return parse_entry(fields), None, 0
+    payload = parse_entry({name: value for name, value in fields.items() if name not in own})
+    depth = fields.get(DEPTH, b"")
+    # Anybody may write these fields; what is not plausible counts as not written.
+    deep = int(depth) + 1 if depth.isdigit() and len(depth) < 10 else 0
+    correlation = fields.get(CORRELATION, b"").decode(errors="replace")
+    plausible = 0 < len(correlation) <= 256 and correlation.isprintable() and "�" not in correlation
+    return payload, correlation if plausible else None, deep
+
+
+def _reference(entry: Entry) -> str:
+    return f"redis:{entry.stream}/{entry.id}"
+
+
+def _shown(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The fields as text that can be stored, shortened."""
+    return {_text(name): _text(value) for name, value in list(fields.items())[:MAX_SHOWN_FIELDS]}
+
+
+def _text(value: bytes) -> str:
+    text = value[: 4 * MAX_SHOWN].decode(errors="replace").replace("\x00", "�")
+    return text if len(text) <= MAX_SHOWN and len(value) <= 4 * MAX_SHOWN else text[:MAX_SHOWN] + "…"

@@ -1,0 +1,229 @@
+"""The role `intake`: reads Redis streams with a consumer group and records what their entries mean.
+
+An entry is acknowledged (XACK) only when its verdicts are on PostgreSQL's disk and its rejection, if
+any, is in `ordinaut:dead`. Whatever happens before that, it is read again, by this process or by
+another that claims it, and comes to the same runs (I7). Any number of intakes may share the work.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from ordinaut.domain.errors import Unavailable
+from ordinaut.intake import source as sources
+from ordinaut.intake.decide import Entry
+from ordinaut.intake.record import DeadLetter, Recorder
+from ordinaut.intake.source import Source
+from ordinaut.log.database import OUTAGE
+from ordinaut.log.wake import PROJECTED, Wake
+from ordinaut.runtime.streams import DEAD, GROUP, parse_id
+from ordinaut.runtime.system import System
+from ordinaut.runtime.triggers import TriggerIndex
+
+BATCH = 1000
+"""How many entries are read at once, over all streams together (at least one of each)."""
+
+BLOCK_MS = 250
+"""How long one read waits for entries; a new stream and the end of the process wait that long too."""
+
+HANGS_SECONDS = 15.0
+"""A read that has not come back by then will not."""
+
+DEAD_MAXLEN = 100_000
+"""Entries kept, about, in `ordinaut:dead`; the log keeps the reason of every one."""
+
+_LOST = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
+"""What Redis says when a group or a stream is gone, or the key has become something else."""
+
+logger = structlog.get_logger(__name__)
+
+
+class Intake:
+    """Reads the streams that tasks listen to until told to stop.
+
+    `received`, `matched` and `rejected` count entries, verdicts and rejections of this process; `lags`
+    are the unread entries of each stream (None: unknown), as of a few seconds ago; `trouble` is a
+    sentence while it cannot work, else None.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._redis = system.redis
+        self._index = TriggerIndex(system.pool)
+        self._recorder = Recorder(system, self._index)
+        self._sources: dict[str, Source] = {}
+        self._wake = Wake()
+        self._look_at = self._claim_at = 0.0
+        self.consumer = f"intake-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.lags: dict[str, int | None] = {}
+        self.trouble: str | None = None
+
+    @property
+    def received(self) -> int:
+        """Entries read and dealt with."""
+        return self._recorder.received
+
+    @property
+    def matched(self) -> int:
+        """Runs requested and occurrences skipped."""
+        return self._recorder.matched
+
+    @property
+    def rejected(self) -> int:
+        """Rejections: entries that cannot be read, and triggers that failed on one."""
+        return self._recorder.rejected
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take entries in; outages of either server are waited out. At the end the batch in hand is
+        finished, or left unacknowledged for others when it cannot be."""
+        unhear = self._system.notifications.hear(PROJECTED, self._heard)
+        try:
+            while not stop.is_set():
+                try:
+                    await self._cycle(stop)
+                except (RedisError, Unavailable, *OUTAGE) as error:
+                    self._report(f"{type(error).__name__}: {error}")
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), self._system.settings.poll_seconds)
+                else:
+                    self._report(None)
+        finally:
+            unhear()
+        await self._leave()
+
+    def _heard(self, payload: str) -> None:
+        if payload in ("", "tasks"):
+            self._wake.set()
+            self._look_at = 0.0
+
+    def _report(self, trouble: str | None) -> None:
+        if trouble is None and self.trouble is not None:
+            logger.info("intake.recovered")
+        elif trouble is not None and self.trouble is None:
+            logger.warning("intake.waits", reason=trouble)
+        self.trouble = trouble
+
+    async def _cycle(self, stop: asyncio.Event) -> None:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + self._system.settings.poll_seconds
+            await self._index.refresh()
+            await self._prepare()
+        if now >= self._claim_at:
+            # After the first look at the streams, so a predecessor's entries are claimed at startup too.
+            self._claim_at = now + self._system.settings.lease_seconds / 2
+            await self._claim(stop)
+        entries = await self._read()
+        if entries:
+            await self._take_in(entries, stop)
+
+    async def _prepare(self) -> None:
+        """Make the groups that are missing."""
+        for name in self._index.streams():
+            source = self._sources.setdefault(name, Source(name))
+            if not source.ready:
+                listeners = self._index.listening(name)
+                await sources.prepare(self._redis, source, listeners, self._system.time)
+
+    def _readable(self) -> list[Source]:
+        return [source for source in self._sources.values() if source.ready]
+
+    async def _read(self) -> list[Entry]:
+        readable = self._readable()
+        if not readable:
+            await self._wake.wait(min(self._system.settings.poll_seconds, BLOCK_MS / 1000))
+            return []
+        try:
+            async with asyncio.timeout(HANGS_SECONDS):
+                reply = await self._redis.xreadgroup(
+                    GROUP, self.consumer, {source.stream: ">" for source in readable},
+                    count=max(1, BATCH // len(readable)), block=BLOCK_MS,
+                )  # fmt: skip
+        except ResponseError as error:
+            if not str(error).startswith(_LOST):
+                raise
+            self._lost()
+            return []
+        found: list[Entry] = []
+        for key, raw in reply.items() if isinstance(reply, dict) else reply or ():
+            name = sources.text(key)
+            if not (entries := sources.entries_of(name, raw)):
+                continue
+            self._sources[name].seen = parse_id(entries[-1].id)
+            found += entries
+        return found
+
+    def _lost(self) -> None:
+        """Redis does not say which group is gone: look at all of them."""
+        for source in self._sources.values():
+            source.ready = False
+        self._look_at = 0.0
+
+    async def _claim(self, stop: asyncio.Event) -> None:
+        """Take over what others left; remember the lags while at it."""
+        for source in self._readable():
+            if stop.is_set():
+                return
+            try:
+                async for entries in sources.claim(
+                    self._redis, source, self.consumer,
+                    idle_seconds=self._system.settings.lease_seconds, count=BATCH,
+                ):  # fmt: skip
+                    logger.info("intake.claimed", stream=source.stream, entries=len(entries))
+                    await self._take_in(entries, stop)
+                self.lags[source.stream] = await sources.lag(self._redis, source)
+            except ResponseError as error:
+                if not str(error).startswith(_LOST):
+                    raise
+                self._lost()
+
+    async def _take_in(self, entries: Sequence[Entry], stop: asyncio.Event) -> None:
+        """Record what the entries mean, then acknowledge them. While PostgreSQL is away the batch stays
+        in hand; at the end of the process it is given up unacknowledged."""
+        while True:
+            try:
+                dead = await self._recorder.record(entries, self._sources)
+                break
+            except (Unavailable, *OUTAGE) as error:
+                self._report(f"{type(error).__name__}: {error}")
+                if stop.is_set():
+                    return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), self._system.settings.poll_seconds)
+        await self._copy_dead(dead)
+        by_stream: dict[str, list[str]] = {}
+        for entry in entries:
+            by_stream.setdefault(entry.stream, []).append(entry.id)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for stream, entry_ids in by_stream.items():
+                pipeline.xack(stream, GROUP, *entry_ids)
+            await pipeline.execute(raise_on_error=False)
+
+    async def _copy_dead(self, dead: Sequence[DeadLetter]) -> None:
+        """Put the copies into `ordinaut:dead`, at least once: a crash before XACK repeats them."""
+        for start in range(0, len(dead), BATCH):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for fields in dead[start : start + BATCH]:
+                    letter: dict[Any, Any] = {**fields}
+                    pipeline.xadd(DEAD, letter, maxlen=DEAD_MAXLEN, approximate=True)
+                for answer in await pipeline.execute(raise_on_error=False):
+                    if not isinstance(answer, RedisError):
+                        continue
+                    if not str(answer).startswith("WRONGTYPE"):
+                        raise answer
+                    # The log has the rejection; a key that is no stream must not hold all entries up.
+                    logger.error("intake.no_dead_letter", key=DEAD, reason=str(answer))
+
+    async def _leave(self) -> None:
+        for source in self._readable():
+            with suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await sources.leave(self._redis, source, self.consumer)

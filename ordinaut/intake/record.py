@@ -1,0 +1,105 @@
+"""Recording a batch of entries: decide, append, and decide again what has changed meanwhile."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+import structlog
+
+from ordinaut.domain.errors import VersionConflict
+from ordinaut.intake.decide import Entry, decide, reject
+from ordinaut.intake.source import Source
+from ordinaut.log.append import Append, Appended
+from ordinaut.runtime.metrics import ENTRIES
+from ordinaut.runtime.system import System
+from ordinaut.runtime.triggers import TriggerIndex
+
+REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+"""What PostgreSQL raises for a value it cannot hold; trying it again would not help."""
+
+DeadLetter = dict[bytes, bytes]
+
+logger = structlog.get_logger(__name__)
+
+
+class Recorder:
+    """Puts the verdicts on entries into the log. `received`, `matched` and `rejected` count them."""
+
+    def __init__(self, system: System, index: TriggerIndex) -> None:
+        self._system = system
+        self._index = index
+        self.received = 0
+        self.matched = 0
+        self.rejected = 0
+
+    async def record(self, entries: Sequence[Entry], sources: Mapping[str, Source]) -> list[DeadLetter]:
+        """Record what `entries` mean; returns the copies for `ordinaut:dead` of what was rejected.
+
+        When it returns, every verdict is on PostgreSQL's disk, whether it was put there now or before.
+        Raises `Unavailable` and what asking PostgreSQL raises; calling it again with the same entries is
+        then right.
+        """
+        dead: dict[str, DeadLetter] = {}
+        matched = 0
+        waiting: list[Entry] = list(entries)
+        while waiting:
+            # After the entries were read: whatever was acknowledged before they were added is in the index.
+            await self._index.refresh()
+            decided = self._decide(waiting, sources)
+            dead |= {append.stream: letter for _, append, letter in decided if letter is not None}
+            waiting = []
+            outcomes = await self._append([append for _, append, _ in decided])
+            refused: list[tuple[Entry, Append, DeadLetter]] = []
+            for (entry, append, letter), outcome in zip(decided, outcomes, strict=True):
+                if isinstance(outcome, Appended):
+                    matched += letter is None
+                elif isinstance(outcome, VersionConflict):
+                    # On its own stream: it has its verdict. On the task's: the task has just changed.
+                    if outcome.stream != append.stream and (not waiting or waiting[-1] is not entry):
+                        waiting.append(entry)
+                elif isinstance(outcome, REFUSED):
+                    refused.append((entry, *self._refusal(entry, append, outcome)))
+                else:
+                    raise outcome
+            dead |= {append.stream: letter for _, append, letter in refused}
+            await self._append_refusals([append for _, append, _ in refused])
+        self.received += len(entries)
+        self.matched += matched
+        self.rejected += len(dead)
+        ENTRIES.labels("received").inc(len(entries))
+        ENTRIES.labels("matched").inc(matched)
+        ENTRIES.labels("rejected").inc(len(dead))
+        return list(dead.values())
+
+    def _decide(
+        self, entries: Sequence[Entry], sources: Mapping[str, Source]
+    ) -> list[tuple[Entry, Append, DeadLetter | None]]:
+        now = self._system.time.now()
+        space = self._system.settings.space
+        listening = {stream: self._index.listening(stream) for stream in {entry.stream for entry in entries}}
+        decided: list[tuple[Entry, Append, DeadLetter | None]] = []
+        for entry in entries:
+            listeners = listening[entry.stream]
+            source = sources.get(entry.stream)
+            if source is not None:
+                listeners = source.concerned(entry, listeners)
+            for append, letter in decide(entry, listeners, now=now, space=space):
+                decided.append((entry, append, letter))
+        return decided
+
+    async def _append(self, appends: Sequence[Append]) -> list[Appended | VersionConflict | BaseException]:
+        futures = [self._system.appender.submit(append) for append in appends]
+        return list(await asyncio.gather(*futures, return_exceptions=True))
+
+    def _refusal(self, entry: Entry, append: Append, error: BaseException) -> tuple[Append, DeadLetter]:
+        task_id = append.events[0].data.get("task")
+        listener = next((one for one in self._index.listening(entry.stream) if one.task.id == task_id), None)
+        task = listener.task if listener else None
+        return reject(entry, f"it cannot be stored: {error}", space=append.space, task=task)
+
+    async def _append_refusals(self, appends: Sequence[Append]) -> None:
+        for append, outcome in zip(appends, await self._append(appends), strict=True):
+            if isinstance(outcome, REFUSED):
+                logger.error("intake.rejection_refused", stream=append.stream, reason=str(outcome))
+            elif isinstance(outcome, BaseException) and not isinstance(outcome, VersionConflict):
+                raise outcome

@@ -1,0 +1,154 @@
+"""One Redis stream as intake reads it: its group made (again), the dead's entries claimed, its lag told."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from ordinaut.intake.decide import Entry
+from ordinaut.runtime.streams import (
+    GROUP,
+    EntryId,
+    clock_ahead,
+    ensure_group,
+    last_id,
+    milliseconds,
+    parse_id,
+    unheard_from,
+)
+from ordinaut.runtime.time import DatabaseTime
+from ordinaut.runtime.triggers import Listener
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Source:
+    """A stream that tasks listen to, or once did.
+
+    `ready`: the group is there, so it can be read. `known`: it was there before, so that a missing one
+    was lost. `wrong`: why the stream cannot be read. `forsaken`: nobody listens and there is no group
+    either. `seen` is the last id read here.
+
+    `old_until`: entries up to this id were in the stream before its group was made. A task takes those
+    of them that are younger than itself; `clock_ahead` is how many milliseconds Redis's clock, which
+    makes the ids, is ahead of PostgreSQL's, which says when a task was created.
+    """
+
+    stream: str
+    ready: bool = False
+    known: bool = False
+    forsaken: bool = False
+    wrong: str | None = None
+    seen: EntryId = (0, 0)
+    old_until: EntryId = (0, 0)
+    clock_ahead: int = 0
+
+    def concerned(self, entry: Entry, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        """Those listeners that take this entry: all, but for entries older than the group."""
+        at = parse_id(entry.id)
+        if at > self.old_until:
+            return listeners
+        return tuple(each for each in listeners if at[0] >= self.since(each))
+
+    def since(self, listener: Listener) -> int:
+        """When the task was created, in milliseconds of Redis's clock."""
+        created = listener.task.created_at
+        return milliseconds(created) + self.clock_ahead if created else 0
+
+
+def text(raw: bytes | str) -> str:
+    """What a client gives, whether or not it decodes responses, as text."""
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+
+
+def entries_of(stream: str, raw: Any) -> list[Entry]:
+    """The entries of a reply; those that were deleted from the stream meanwhile are left out."""
+    return [Entry(stream, text(one[0]), one[1]) for one in raw if one[0] and one[1] is not None]
+
+
+async def prepare(redis: Redis, source: Source, listeners: Sequence[Listener], time: DatabaseTime) -> None:
+    """Make the stream's group unless it is there; afterwards `source.ready` says whether it can be read.
+
+    A group missing at first sight reads from the creation of the oldest task that listens; one that
+    was lost (FLUSHALL, XGROUP DESTROY, the stream deleted) reads everything again: entries that had
+    their verdict keep it, because their runs' ids are the same (I7). With nobody listening, none is
+    made. What is wrong with the one key (not a stream, not permitted) is reported once.
+    """
+    if not listeners and source.forsaken:
+        return
+    try:
+        if not listeners:
+            source.forsaken = not await _has_group(redis, source.stream)
+            source.ready = not source.forsaken
+        else:
+            await _ensure(redis, source, listeners, time)
+            source.ready = source.known = True
+            source.forsaken = False
+        source.wrong = None
+    except ResponseError as error:
+        if source.wrong != str(error):
+            logger.error("intake.cannot_read_stream", stream=source.stream, reason=str(error))
+        source.wrong, source.ready = str(error), False
+
+
+async def _ensure(redis: Redis, source: Source, listeners: Sequence[Listener], time: DatabaseTime) -> None:
+    source.clock_ahead = await clock_ahead(redis, time)
+    created = [each.task.created_at for each in listeners if each.task.created_at]
+    start = "0" if source.known else await unheard_from(redis, source.stream, created, source.clock_ahead)
+    if not await ensure_group(redis, source.stream, start):
+        return
+    last = await last_id(redis, source.stream)
+    # Ids below those read before: the stream started over, and all that is in it is new.
+    source.old_until = last if last >= source.seen else (0, 0)
+    source.seen = (0, 0)
+    if source.known:
+        logger.warning("intake.group_lost", stream=source.stream, group=GROUP)
+
+
+async def _has_group(redis: Redis, stream: str) -> bool:
+    if not await redis.exists(stream):
+        return False
+    return any(text(group["name"]) == GROUP for group in await redis.xinfo_groups(stream))
+
+
+async def claim(
+    redis: Redis, source: Source, consumer: str, *, idle_seconds: float, count: int
+) -> AsyncIterator[list[Entry]]:
+    """Take over, in batches, the entries that somebody read and did not acknowledge for so long."""
+    cursor = "0-0"
+    while True:
+        reply = await redis.xautoclaim(
+            source.stream,
+            GROUP,
+            consumer,
+            min_idle_time=int(idle_seconds * 1000),
+            start_id=cursor,
+            count=count,
+        )
+        if entries := entries_of(source.stream, reply[1]):
+            yield entries
+        cursor = text(reply[0])
+        if cursor == "0-0":
+            return
+
+
+async def lag(redis: Redis, source: Source) -> int | None:
+    """How many entries of the stream nobody has read yet; None when Redis cannot tell (before 7.0, or after
+    entries in the middle were deleted)."""
+    for group in await redis.xinfo_groups(source.stream):
+        if text(group["name"]) == GROUP:
+            unread = group.get("lag")
+            return None if unread is None else int(unread)
+    return None
+
+
+async def leave(redis: Redis, source: Source, consumer: str) -> None:
+    """Remove this consumer from the group, unless entries are pending with it: removing it would lose
+    them, and as it is another consumer will claim them."""
+    for one in await redis.xinfo_consumers(source.stream, GROUP):
+        if text(one["name"]) == consumer and one["pending"] == 0:
+            await redis.xgroup_delconsumer(source.stream, GROUP, consumer)

@@ -1,0 +1,96 @@
+"""The Redis streams that people's systems write to, and the consumer group that reads them."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from ordinaut.runtime.time import DatabaseTime
+from ordinaut.runtime.triggers import TriggerIndex
+
+GROUP = "ordinaut"
+"""The consumer group that Ordinaut has on every stream some task listens to."""
+
+DEAD = "ordinaut:dead"
+"""The stream that gets a copy of every entry that was rejected, with the reason (I12)."""
+
+RESERVED = "ordinaut:"
+"""Keys that begin so are the system's own; no task listens to them and nobody publishes to them."""
+
+EntryId = tuple[int, int]
+"""A stream entry's id as two numbers, milliseconds and sequence: they compare as Redis compares ids."""
+
+
+def parse_id(entry_id: bytes | str) -> EntryId:
+    """`<milliseconds>-<sequence>` as numbers."""
+    text = entry_id.decode() if isinstance(entry_id, bytes) else entry_id
+    first, _, second = text.partition("-")
+    return int(first), int(second or 0)
+
+
+def milliseconds(at: datetime) -> int:
+    """Milliseconds since the epoch."""
+    return int(at.timestamp() * 1000)
+
+
+async def open_stream(redis: Redis, time: DatabaseTime, index: TriggerIndex, stream: str) -> bool:
+    """Make the consumer group on a stream that a task begins to listen to; says whether it was made.
+
+    Whoever accepts such a task calls this, after it was appended and before answering, so that no entry
+    added after the answer is missed. It may fail: when Redis is away at that moment (it raises what redis
+    raises), intake makes the group later and goes back to the task's creation.
+    """
+    await index.refresh()
+    created = [each.task.created_at for each in index.listening(stream) if each.task.created_at]
+    return await ensure_group(
+        redis, stream, await unheard_from(redis, stream, created, await clock_ahead(redis, time))
+    )
+
+
+async def ensure_group(redis: Redis, stream: str, start: str = "$") -> bool:
+    """Make the consumer group on `stream` (and the stream) unless it is there; says whether it was made.
+
+    `start` is the entry id behind which a new group begins to read: `$` for what is added from now on,
+    `0` for everything. Raises `ResponseError` when the key holds something else than a stream, and what
+    redis raises when it is away.
+    """
+    try:
+        await redis.xgroup_create(stream, GROUP, id=start, mkstream=True)
+    except ResponseError as error:
+        if str(error).startswith("BUSYGROUP"):
+            return False
+        raise
+    return True
+
+
+async def clock_ahead(redis: Redis, time: DatabaseTime) -> int:
+    """How many milliseconds Redis's clock, which makes the entries' ids, is ahead of PostgreSQL's, which
+    says when a task was created. Too low by the duration of one answer at most."""
+    seconds, microseconds = await redis.time()
+    return int(seconds * 1000 + microseconds // 1000 - milliseconds(time.now()))
+
+
+async def unheard_from(redis: Redis, stream: str, created: Iterable[datetime], ahead: int) -> str:
+    """Where a new group begins: at the creation of the oldest task that listens. When nothing was added
+    since then it begins at the stream's last id, because new ids may be smaller than the time is: whoever
+    adds entries may choose them."""
+    since = min((max(0, milliseconds(each) + ahead) for each in created), default=0)
+    last = await last_id(redis, stream)
+    first, second = min((since, 0), last)
+    return f"{first}-{second}"
+
+
+async def last_id(redis: Redis, stream: str) -> EntryId:
+    """The id that was last added to the stream; zeros when there is none. Raises `ResponseError` when the
+    key holds something else."""
+    if not await redis.exists(stream):
+        return (0, 0)
+    try:
+        answer: dict[str, Any] = await redis.xinfo_stream(stream)
+    except ResponseError as error:
+        if "no such key" in str(error):
+            return (0, 0)
+        raise
+    return parse_id(answer["last-generated-id"])

@@ -1,0 +1,239 @@
+"""Which tasks listen to which stream, as fresh as the log, and what an event means for each of them."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import asyncpg
+
+from ordinaut.domain.definition import Definition, load_definition
+from ordinaut.domain.errors import Invalid
+from ordinaut.domain.events import Event, NewEvent
+from ordinaut.domain.expressions import ExpressionError
+from ordinaut.domain.jsonvalues import faults_in
+from ordinaut.domain.matching import Match, Mismatch, Trigger, match
+from ordinaut.domain.request import MAX_DEPTH, request_run, skip_occurrence
+from ordinaut.domain.task import Task, evolve, fold, task_stream
+from ordinaut.log.append import Connection
+from ordinaut.log.read import COLUMNS, read_streams, to_event
+
+TASK_EVENTS = ("TaskCreated", "TaskChanged", "TaskPaused", "TaskResumed", "TaskSnoozed", "TaskRetired")
+
+CHUNK = 1000
+"""How many events are fetched at once."""
+
+# One statement, so one snapshot: the rows are the fold of the log up to the checkpoint beside them. (Two
+# statements in one REPEATABLE READ transaction would not do: a rebuilt table that is swapped in between
+# them looks empty to the older snapshot.) Without a checkpoint the log is read from its beginning.
+LOAD = """
+SELECT c.position, t.id::text, t.space, t.name, t.status, t.definition, t.version, t.stream_version,
+       t.created_at, t.changed_at, t.paused_reason, t.snoozed_until
+  FROM projection_checkpoints c
+  LEFT JOIN tasks t ON t.definition #> '{schedule,on}' IS NOT NULL
+ WHERE c.name = 'tasks'
+"""
+
+# The head comes along, so that the next look begins there and not at the last event of a task.
+NEWS = f"""
+SELECT h.position AS head, e.*
+  FROM log_head h
+  LEFT JOIN LATERAL (
+      SELECT {COLUMNS} FROM events
+       WHERE type = ANY ($2::text[]) AND position > $1 AND position <= h.position
+       ORDER BY position LIMIT $3
+  ) e ON true
+ ORDER BY e.position
+"""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A task that listens to a stream; its definition is compiled when the first entry is held against it."""
+
+    task: Task
+    definition: Definition
+    stream: str
+
+    @cached_property
+    def trigger(self) -> Trigger:
+        """The compiled trigger. Raises `ExpressionError` or `Invalid` when it does not compile."""
+        on = self.definition.on
+        assert on is not None
+        return Trigger(self.task.id, self.task.name, self.task.space, on.stream, on.where, on.input)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an event means for one listener: `event` begins the stream of its run, or `error` says why the
+    trigger's `where` or `input` could not be evaluated on it."""
+
+    task: Task
+    event: NewEvent | None
+    error: str | None = None
+
+
+def verdicts(
+    listeners: Iterable[Listener],
+    seen: Mapping[str, Any],
+    cause: Mapping[str, Any],
+    *,
+    now: datetime,
+    depth: int = 0,
+) -> Iterator[Verdict]:
+    """What the event with the envelope `seen` means for those listeners it concerns: RunRequested; or
+    OccurrenceSkipped when the task is paused or snoozed at `now`, or when `depth` runs have caused one
+    another and that is too many. One listener's error is its own."""
+    for listener in listeners:
+        task = listener.task
+        try:
+            found = match((listener.trigger,), seen)
+        except (ExpressionError, Invalid) as error:
+            yield Verdict(task, None, str(error))
+            continue
+        for one in found:
+            yield _verdict(listener, one, cause, now, depth)
+
+
+def _verdict(
+    listener: Listener, found: Match | Mismatch, cause: Mapping[str, Any], now: datetime, depth: int
+) -> Verdict:
+    task = listener.task
+    if isinstance(found, Mismatch):
+        return Verdict(task, None, found.error)
+    reason = task.skip_reason(now)
+    if reason is None and depth > MAX_DEPTH:
+        reason = "causation_depth"
+    if reason is not None:
+        return Verdict(task, skip_occurrence(task, cause, reason))
+    # What came in was checked on its way; what a mapping made of it was not.
+    if found.trigger.input is not None and (faults := faults_in(found.input)):
+        return Verdict(task, None, f"what `input` makes of it cannot be stored: {faults[0]}")
+    return Verdict(task, request_run(task, listener.definition, cause, found.input, depth=depth))
+
+
+class TriggerIndex:
+    """The stream triggers of all tasks in all spaces, in memory.
+
+    After `await refresh()` it holds every task event that was in the log when `refresh` was called, so a
+    task whose creation was acknowledged before an entry was added is not missed, and neither is a pause,
+    however far projections lag. The first refresh loads the read table `tasks` and reads on in the log
+    from its checkpoint; the later ones only read what is new.
+    """
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._listeners: dict[str, Listener] = {}
+        self._by_stream: dict[str, dict[str, Listener]] = {}
+        self._loaded = False
+        self._lock = asyncio.Lock()
+        self._begun = 0
+        self.position = 0
+        """How far the log has been read."""
+
+    def streams(self) -> frozenset[str]:
+        """The names of all streams that some task listens to or, as far as is known, once did: the group on
+        such a stream is kept moving, so that the next task to listen does not begin with what it missed."""
+        return frozenset(self._by_stream)
+
+    def listening(self, stream: str, space: str | None = None) -> tuple[Listener, ...]:
+        """The tasks that listen to `stream`: those of `space`, or of all spaces. The longest known first."""
+        found = self._by_stream.get(stream, {}).values()
+        return tuple(one for one in found if space is None or one.task.space == space)
+
+    async def refresh(self) -> None:
+        """Read what is new in the log. Those who call it while a reading is under way share the next one.
+        Raises what asking PostgreSQL raises; the index is then as it was, or further."""
+        last = self._begun
+        async with self._lock:
+            if self._begun > last:
+                return  # a reading began after this call and has ended
+            self._begun += 1
+            try:
+                async with self._pool.acquire() as connection:
+                    if not self._loaded:
+                        await self._load(connection)
+                    while await self._read_on(connection):
+                        pass
+            except BaseException:
+                # The reading that failed is nobody's news.
+                self._begun -= 1
+                raise
+
+    async def _load(self, connection: Connection) -> None:
+        rows = await connection.fetch(LOAD)
+        for row in rows:
+            self.position = row["position"]
+            if row["id"] is not None:
+                fields = {name: value for name, value in row.items() if name != "position"}
+                self._put(Task(**fields))
+        self._loaded = True
+
+    async def _read_on(self, connection: Connection) -> bool:
+        """Fold the next events; says whether there may be more."""
+        rows = await connection.fetch(NEWS, self.position, list(TASK_EVENTS), CHUNK)
+        events = [to_event(row) for row in rows if row["position"] is not None]
+        strangers = [
+            event.stream
+            for event in events
+            if event.type == "TaskChanged"
+            and _stream_of(event.data["definition"]) is not None
+            and event.stream.removeprefix("task-") not in self._listeners
+        ]
+        # A task that begins to listen may have been paused before anybody here cared: its whole stream tells.
+        streams = await read_streams(connection, strangers) if strangers else {}
+        for event in events:
+            self._fold(event)
+        for stream, history in streams.items():
+            task = fold(stream.removeprefix("task-"), history)
+            known = self._listeners.get(task.id)
+            if known is None or known.task.stream_version < task.stream_version:
+                self._put(task)
+        self.position = events[-1].position if len(events) == CHUNK else rows[0]["head"]
+        return len(events) == CHUNK
+
+    def _fold(self, event: Event) -> None:
+        task_id = event.stream.removeprefix("task-")
+        known = self._listeners.get(task_id)
+        if known is None:
+            if event.type != "TaskCreated":
+                return
+            task = Task(task_id)
+        else:
+            if event.version <= known.task.stream_version:
+                return
+            task = replace(known.task)  # somebody may be deciding by the one there was
+        evolve(task, event)
+        self._put(task)
+
+    def _put(self, task: Task) -> None:
+        known = self._listeners.get(task.id)
+        stream = _stream_of(task.definition)
+        if stream is not None:
+            self._by_stream.setdefault(stream, {})
+        if not task.exists:
+            stream = None
+        if known is not None and known.stream != stream:
+            del self._listeners[task.id]
+            del self._by_stream[known.stream][task.id]
+        if stream is None:
+            return
+        if known is not None and known.definition.document is task.definition:
+            definition = known.definition
+        else:
+            definition = load_definition(task.definition, task.name)
+        listener = Listener(task, definition, stream)
+        self._listeners[task.id] = listener
+        self._by_stream[stream][task.id] = listener
+
+
+def _stream_of(definition: Mapping[str, Any]) -> str | None:
+    on = (definition.get("schedule") or {}).get("on")
+    return on["stream"] if on else None
+
+
+def requires(task: Task) -> dict[str, int]:
+    """What an append decided by this task's state must require: that the task is still in that state."""
+    return {task_stream(task.id): task.stream_version}

@@ -1,0 +1,59 @@
+"""A system with tasks that listen to streams, for tests of intake and of published events."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ordinaut.domain import ids, task
+from ordinaut.domain.definition import parse_definition
+from ordinaut.domain.events import Event, NewEvent
+from ordinaut.domain.task import Task, task_stream
+from ordinaut.intake.intake import Intake
+from ordinaut.log.append import Append
+from ordinaut.log.read import LogFilter, read_log
+from ordinaut.runtime.settings import Settings
+from ordinaut.runtime.system import System, open_system
+from tests.support.running import running
+
+
+@asynccontextmanager
+async def a_system(database_url: str, redis_url: str, **settings: Any) -> AsyncIterator[System]:
+    """A system that notices everything soon."""
+    given = {"lease_seconds": 1, "poll_seconds": 0.1} | settings
+    async with open_system(Settings(database_url=database_url, redis_url=redis_url, **given)) as system:
+        yield system
+
+
+@asynccontextmanager
+async def an_intake(system: System) -> AsyncIterator[Intake]:
+    """An intake at work."""
+    intake = Intake(system)
+    async with running(intake):
+        yield intake
+
+
+async def listen(
+    system: System, name: str, stream: str = "orders", space: str = "default", **more: Any
+) -> Task:
+    """Create a task that listens to `stream`. `where` and `input` go to its trigger, the rest is its own."""
+    on = {"stream": stream} | {key: more.pop(key) for key in ("where", "input") if key in more}
+    document = {"name": name, "on": on, "pipeline": [{"id": "echo", "uses": "debug.echo"}], **more}
+    definition = parse_definition(document, created_at=system.time.now(), known_tools=None)
+    task_id = ids.task_id(space, name)
+    state = await system.tasks.load(task_id)
+    return await happen(system, state, task.create(state, name, definition.normalised(), [], ""), space)
+
+
+async def happen(system: System, state: Task, events: list[NewEvent], space: str | None = None) -> Task:
+    """Append a task's events; the task as it is then."""
+    append = Append(
+        task_stream(state.id), state.stream_version, events, space or state.space, "test", state.id, None
+    )
+    await system.appender.append(append)
+    return await system.tasks.load(state.id)
+
+
+async def events(system: System, *types: str, space: str = "default") -> list[Event]:
+    """All events of these types, in order."""
+    async with system.pool.acquire() as connection:
+        return await read_log(connection, LogFilter(space, types=types), after=0, limit=10_000)
