@@ -182,49 +182,62 @@ class Appender:
                 batch = self._take()
                 try:
                     outcomes = await self._commit([waiting.append for waiting in batch])
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                except Exception as error:
                     await self._one_by_one(batch, error)
                 else:
                     for waiting, outcome in zip(batch, outcomes, strict=True):
-                        if not waiting.future.done():
-                            waiting.future.set_result(outcome)
+                        _answer(waiting.future, outcome)
         finally:
             self._flusher = None
 
     def _take(self) -> list[_Waiting]:
-        """The next batch, in order of arrival; a second append to one stream waits for the next."""
+        """The next batch, in order of arrival.
+
+        All of a batch is checked against the log as it was before it. So what appends to a stream that
+        another of the batch appends to, or requires it at a version, waits for the next batch: nothing
+        stands behind an event in the log that was decided without it. Requiring a stream not to exist
+        is not requiring a version: an event and what comes of it may be submitted together, each on
+        the condition that the event is new.
+        """
         batch: list[_Waiting] = []
         later: list[_Waiting] = []
-        seen: set[str] = set()
+        written: set[str] = set()
+        required_later: set[str] = set()
         events = 0
         while self._queue and events < MAX_BATCH_EVENTS:
             waiting = self._queue.popleft()
-            if waiting.append.stream in seen:
+            item = waiting.append
+            required = [stream for stream, version in item.requires.items() if version]
+            free = item.stream not in written and item.stream not in required_later
+            if not (free and written.isdisjoint(required)):
+                required_later.update(required)
+                written.add(item.stream)
                 later.append(waiting)
                 continue
-            seen.add(waiting.append.stream)
+            written.add(item.stream)
             events += len(waiting.append.events)
             batch.append(waiting)
         self._queue.extendleft(reversed(later))
         return batch
 
     async def _one_by_one(self, batch: list[_Waiting], error: Exception) -> None:
-        # A server that refuses the statement (a value jsonb cannot hold, say) refuses the whole batch.
-        # Each is tried alone, so that one caller's bad data is not everybody's. With the connection
-        # gone nobody knows whether the batch stands: those callers are told so.
-        alone = len(batch) > 1 and isinstance(error, asyncpg.PostgresError) and not _is_outage(error)
+        # What cannot be sent (a number JSON cannot hold) or is refused by the server (a value jsonb cannot
+        # hold) fails the whole batch. Each is tried alone, so that one caller's bad data is not
+        # everybody's. With the connection gone nobody knows whether the batch stands: those callers are
+        # told so.
+        alone = len(batch) > 1 and not _is_outage(error)
         for waiting in batch:
             if waiting.future.done():
                 continue
             if not alone:
-                waiting.future.set_exception(_told(error))
+                _answer(waiting.future, _told(error))
                 continue
             try:
                 (outcome,) = await self._commit([waiting.append])
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as its_error:
-                waiting.future.set_exception(_told(its_error))
+            except Exception as its_error:
+                _answer(waiting.future, _told(its_error))
             else:
-                waiting.future.set_result(outcome)
+                _answer(waiting.future, outcome)
 
     async def _commit(self, items: list[Append]) -> list[Outcome]:
         """One transaction: effects, then the append. A conflict takes its effects back with it."""
@@ -262,10 +275,23 @@ async def _carry_out(items: Sequence[Append], connection: Connection) -> None:
         await connection.execute(sql, *[list(column) for column in zip(*arguments, strict=True)])
 
 
+def _answer(future: "asyncio.Future[Outcome]", answer: Outcome | Exception) -> None:
+    if future.done():  # who waited for it has gone away
+        return
+    if isinstance(answer, Exception) and not isinstance(answer, VersionConflict):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
 def _is_outage(error: Exception) -> bool:
-    return not isinstance(error, asyncpg.PostgresError) or isinstance(
+    return isinstance(
         error,
-        asyncpg.PostgresConnectionError
+        OSError
+        | TimeoutError
+        | asyncpg.InterfaceError
+        | asyncpg.InternalClientError
+        | asyncpg.PostgresConnectionError
         | asyncpg.OperatorInterventionError
         | asyncpg.InsufficientResourcesError
         | asyncpg.PostgresSystemError,
