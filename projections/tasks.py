@@ -29,12 +29,14 @@ CREATE INDEX ON tasks ((definition #>> '{schedule,on,stream}'))
 
 DEFINES = frozenset({"TaskCreated", "TaskChanged"})
 MOVES = frozenset({"TaskCreated", "TaskPaused", "TaskResumed", "TaskRetired"})
+PAUSES = frozenset({"TaskCreated", "TaskPaused", "TaskResumed"})
 SNOOZES = frozenset({"TaskCreated", "TaskResumed", "TaskSnoozed"})
 ALL = DEFINES | MOVES | SNOOZES
 CREATED = frozenset({"TaskCreated"})
 
-# A task is three registers (definition, status, snooze); in each the last event wins, and TaskCreated
-# sets all three. So: first the creations, then each register's last event where it is not a creation.
+# A task is four registers (definition, status, why it is paused, snooze); in each the last event wins,
+# and TaskCreated sets all four. So: first the creations, then each register's last event where it is not
+# a creation.
 CREATE = f"""
 INSERT INTO tasks AS t
 SELECT substr(stream, 6)::uuid, space, data->>'name', data#>>'{{definition,title}}',
@@ -58,10 +60,14 @@ UPDATE tasks SET title = e.data#>>'{{definition,title}}',
 
 MOVE = f"""
 UPDATE tasks SET status = CASE e.type WHEN 'TaskPaused' THEN 'paused' WHEN 'TaskRetired' THEN 'retired'
-                                      ELSE 'active' END,
-       paused_reason = CASE e.type WHEN 'TaskPaused' THEN e.data->>'reason'
-                                   WHEN 'TaskRetired' THEN paused_reason END
+                                      ELSE 'active' END
   FROM ({last_of(MOVES, "*")}) AS e
+ WHERE id = substr(e.stream, 6)::uuid AND e.type <> 'TaskCreated'
+"""
+
+REASON = f"""
+UPDATE tasks SET paused_reason = e.data->>'reason'
+  FROM ({last_of(PAUSES, "*")}) AS e
  WHERE id = substr(e.stream, 6)::uuid AND e.type <> 'TaskCreated'
 """
 
@@ -85,6 +91,7 @@ PROJECTION = Projection(
         Fold(CREATED, CREATE),
         Fold(DEFINES, CHANGE),
         Fold(MOVES, MOVE),
+        Fold(PAUSES, REASON),
         Fold(SNOOZES, SNOOZE),
         Fold(ALL, COUNT),
     ],
