@@ -48,7 +48,7 @@ class Ordinaut(harness.Peer):
 
     async def prepare(self) -> None:
         database, redis_url = harness.connection()
-        await asyncio.to_thread(serving.migrate)
+        self.key = await asyncio.to_thread(serving.prepare)
         self.pool = await asyncpg.create_pool(database, min_size=1, max_size=2)
         self.redis = redis.asyncio.Redis.from_url(redis_url)
         os.environ.update(serving.environment(self.port))
@@ -60,7 +60,7 @@ class Ordinaut(harness.Peer):
         uses = {"uses": "bench.noop"} if self.latency else {"uses": "debug.echo"}
         step = {"id": "noop", **uses, "with": {"stamp": "${input.stamp}"}}
         task = {"schedule": {"on": {"stream": STREAM}}, "pipeline": [step]}
-        async with serving.client(self.port) as client:
+        async with serving.client(self.port, self.key) as client:
             await serving.wait_ready(client)
             answer = await client.put("/v1/tasks/bench", json=task)
             if answer.is_error:

@@ -79,14 +79,14 @@ async def _rate(port: int, path: str, bodies: Iterator[bytes], count: int, heade
 
 async def measured(count: int, rounds: int) -> list[dict[str, Any]]:
     """`rounds` pairs of rates (requests per second), Ordinaut's first."""
-    await asyncio.to_thread(serving.migrate)
+    key = await asyncio.to_thread(serving.prepare)
     api, echo_port = serving.free_port(), serving.free_port()
     environment = serving.environment(api)
     others = [*serving.program(), "serve", *OTHERS]
     uvicorn = f"-m uvicorn benchmarks.post_bench:bare --port {echo_port} --log-level warning"
     plain = f"{uvicorn} --no-access-log --loop uvloop --http httptools --lifespan off".split()
     bodies = (task(number) for number in itertools.count())
-    headers = {"authorization": f"Bearer {serving.KEY}"}
+    headers = {"authorization": f"Bearer {key}"}
     results = []
     with (
         running([*serving.program(), "serve", "api"], environment),

@@ -90,7 +90,7 @@ async def fill(database: str, events: int, tell: Callable[[str], None]) -> int:
 async def measured(events: int, rounds: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """`rounds` full rebuilds of one log, in the database that `serving.environment` names."""
     environment = serving.environment(0)
-    serving.migrate()
+    serving.prepare()
     head = await fill(environment["ORDINAUT_DATABASE_URL"], events, tell)
     results = []
     for number in range(rounds):

@@ -11,8 +11,6 @@ import httpx
 
 from benchmarks.venvs import ROOT
 
-KEY = "ord_benchmark_0123456789abcdef0123456789abcdef"
-
 CONCURRENCY = 1000
 """Runs a worker process carries at once: the size of pgqueuer's batch."""
 
@@ -44,7 +42,6 @@ def environment(port: int) -> dict[str, str]:
     return {
         "ORDINAUT_DATABASE_URL": database,
         "ORDINAUT_REDIS_URL": redis_url,
-        "ORDINAUT_API_KEY": KEY,
         "ORDINAUT_PORT": str(port),
         "ORDINAUT_LOG_LEVEL": "warning",
         "ORDINAUT_WORKER_CONCURRENCY": str(CONCURRENCY),
@@ -52,9 +49,20 @@ def environment(port: int) -> dict[str, str]:
     }
 
 
-def migrate() -> None:
-    """`ordinaut migrate`. Raises RuntimeError with what it said."""
-    run("migrate", environment(0))
+def prepare() -> str:
+    """`ordinaut migrate` and `ordinaut key issue`: answers with an admin key."""
+    extra = environment(0)
+    run("migrate", extra)
+    issued = subprocess.run(
+        [*program(), "key", "issue", "bench", "--role", "admin"],
+        env={**os.environ, **extra},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if issued.returncode != 0:
+        raise RuntimeError(f"ordinaut key issue ended with {issued.returncode}: {issued.stderr[-1500:]}")
+    return issued.stdout.strip()
 
 
 def run(command: str, extra: dict[str, str]) -> tuple[float, int]:
@@ -78,9 +86,9 @@ def run(command: str, extra: dict[str, str]) -> tuple[float, int]:
     return time.monotonic() - start, usage.ru_maxrss * unit
 
 
-def client(port: int) -> httpx.AsyncClient:
-    """A client of the API on `port`, with the admin key."""
-    headers = {"Authorization": f"Bearer {KEY}"}
+def client(port: int, key: str = "") -> httpx.AsyncClient:
+    """A client of what listens on `port`, with a key for the API."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=10)
 
 
