@@ -17,6 +17,10 @@ from benchmarks.suite import PARTS, QUICK, Plan, Results, Suite
 from benchmarks.venvs import PEERS, ROOT
 
 
+BEGIN, END = "<!-- report: begin -->", "<!-- report: end -->"
+WIDTH = 110
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures Ordinaut's speed.")
     parser.add_argument(
@@ -31,8 +35,21 @@ def _arguments() -> argparse.Namespace:
         help=f"only this part or system; repeat it for more ({', '.join(names)})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures there as well")
+    parser.add_argument(
+        "--into", type=Path, metavar="FILE", help="put the report into FILE, between its two report marks"
+    )
     parser.add_argument("--rounds", type=int, help="rounds of what floors compare (default 3)")
     return parser.parse_args()
+
+
+def _put_into(file: Path, text: str) -> None:
+    """Replaces what stands between the two marks in `file` by `text`, as it was printed."""
+    before, found, rest = file.read_text().partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise SystemExit(f"{file} has no place for the report: it needs the lines {BEGIN} and {END}")
+    lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
+    file.write_text(f"{before}{BEGIN}\n```text\n{lines}\n```\n{END}{after}")
 
 
 async def _measure(
@@ -58,7 +75,10 @@ def main() -> int:
     with servers.running(ROOT / ".bench" / "servers") as running:
         results = uvloop.run(_measure(running, plan, parts, systems, console))
     about = {"Machine": described, "Servers": running.settings}
-    report.show(Console(width=None if sys.stdout.isatty() else 110), results, about, plan)
+    printed = Console(width=None if sys.stdout.isatty() else WIDTH, record=True)
+    report.show(printed, results, about, plan)
+    if arguments.into:
+        _put_into(arguments.into, printed.export_text())
     floors = report.floors(results)
     if arguments.json:
         told = {**about, "plan": dataclasses.asdict(plan), "results": dataclasses.asdict(results)}

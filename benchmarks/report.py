@@ -1,5 +1,6 @@
 """The report: ratios and floors first, then absolute figures, then what was set."""
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,7 @@ def _spread(rows: list[Row], key: str) -> str:
     values = sorted(row[key] for row in rows)
     if len(values) == 1:
         return _number(values[0])
-    return f"{_number(values[len(values) // 2])}  ({_number(values[0])} - {_number(values[-1])})"
+    return f"{_number(statistics.median(values))}  ({_number(values[0])} - {_number(values[-1])})"
 
 
 def show(console: Console, results: Results, about: dict[str, dict[str, str]], plan: Plan) -> None:
