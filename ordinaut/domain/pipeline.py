@@ -12,9 +12,7 @@ from ordinaut.domain.definition import CompiledStep, Definition
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.expressions import truthy
 from ordinaut.domain.redact import redacted
-from ordinaut.domain.run import Run
-
-FINISHED = frozenset({"succeeded", "skipped"})
+from ordinaut.domain.run import FINISHED, Run
 
 
 def remaining_steps(definition: Definition, run: Run) -> Iterator[CompiledStep]:

@@ -15,6 +15,7 @@ from ordinaut.domain.events import Event, NewEvent
 State = Literal["queued", "running", "waiting", "succeeded", "failed", "canceled", "parked", "skipped"]
 
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "parked", "skipped"})
+FINISHED: frozenset[str] = frozenset({"succeeded", "skipped"})
 RETRYABLE: frozenset[str] = frozenset({"failed", "canceled", "parked"})
 
 
@@ -50,7 +51,8 @@ class Run:
     """A run as its events up to `stream_version` make it.
 
     `attempt` counts leases. `crashes` counts those that ended without a word (the worker died or lost
-    its lease): only they use up `max_attempts`; a step's retries are counted by the step.
+    its lease): only they use up `max_attempts`; a step's retries are counted by the step. `timed_from`
+    is when policy.timeout began to run: the first start, or the first after the run was opened again.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Run:
     correlation: str = ""
     requested_at: datetime | None = None
     started_at: datetime | None = None
+    timed_from: datetime | None = None
     finished_at: datetime | None = None
     run_at: datetime | None = None
     steps: dict[str, StepRecord] = field(default_factory=dict)
@@ -106,6 +109,7 @@ def evolve(run: Run, event: Event) -> None:
             run.attempt = data["attempt"]
             run.crashes += 1  # taken back by whichever event ends the lease in an orderly way
             run.started_at = run.started_at or event.at
+            run.timed_from = run.timed_from or event.at
             run.run_at = None
         case "StepStarted":
             run.steps[data["step"]] = StepRecord(
@@ -118,7 +122,9 @@ def evolve(run: Run, event: Event) -> None:
             run.crashes = 0 if data.get("reopened") else max(0, run.crashes - 1)
             run.run_at = datetime.fromisoformat(data["run_at"])
             if data.get("reopened"):
-                run.finished_at = run.error = None
+                run.finished_at = run.error = run.timed_from = None
+                # A failed step begins again with its first attempt; a finished one stays finished (I9).
+                run.steps = {id: step for id, step in run.steps.items() if step.state in FINISHED}
         case "RunResumed":
             run.state = "queued"
         case "RunSucceeded":
@@ -182,7 +188,8 @@ def cancel(run: Run, reason: str | None) -> list[NewEvent]:
 
 def retry(run: Run, now: datetime) -> list[NewEvent]:
     """Open a run that failed, was canceled or parked again: it goes on behind its last finished step
-    (I9), with its attempts counted anew. No event when it is under way already."""
+    (I9), with its attempts, those of its steps and its timeout counted anew. No event when it is under
+    way already."""
     if run.state not in RETRYABLE:
         if not run.ended:
             return []

@@ -14,10 +14,11 @@ from ordinaut.domain.errors import NotFound
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.expressions import ExpressionError
 from ordinaut.domain.pipeline import Failure
-from ordinaut.domain.run import Run, hand_back, step_record
+from ordinaut.domain.run import Run, fold, hand_back, run_stream, step_record
+from ordinaut.log.read import read_stream
 from ordinaut.runtime.metrics import LEASES, STEP_SECONDS
 from ordinaut.runtime.system import System
-from ordinaut.work.record import record
+from ordinaut.work.record import LeaseLost, record
 from ordinaut.work.tools.base import Services, StepContext, Tool
 from ordinaut.work.tools.call import call_tool
 from ordinaut.work.tools.errors import ToolError
@@ -74,11 +75,28 @@ class Execution:
         await self._end([pipeline.run_succeeded(run, self._last_output)])
 
     async def hand_back(self) -> None:
-        """Give the run to whoever leases it next, without counting the attempt."""
-        event = hand_back(self._run, self._shop.system.time.now())
-        await self._put_off([event], datetime.fromisoformat(event.data["run_at"]))
+        """Give the run to whoever leases it next, without counting the attempt.
+
+        Where this worker was stopped while it recorded something, that may stand in the log unseen: the
+        run is then read again, and handed back behind it.
+        """
+        try:
+            await self._hand_back()
+        except LeaseLost:
+            async with self._shop.system.pool.acquire() as connection:
+                events = await read_stream(connection, run_stream(self._run.id))
+            if events[-1].actor != f"worker:{self._shop.worker}":
+                raise
+            self._run = fold(self._run.id, events)
+            if self._run.state != "running":
+                return
+            await self._hand_back()
         LEASES.labels("handed_back").inc()
         self._log.info("run.handed_back")
+
+    async def _hand_back(self) -> None:
+        event = hand_back(self._run, self._shop.system.time.now())
+        await self._put_off([event], datetime.fromisoformat(event.data["run_at"]))
 
     async def _do(self, step: CompiledStep) -> bool:
         """Do one step; says whether the run goes on."""
@@ -110,23 +128,30 @@ class Execution:
 
     async def _call(self, tool: Tool, step: CompiledStep, given: Any, attempt: int, now: datetime) -> Any:
         run = self._run
-        left = self._deadline() - now
-        if left <= timedelta(0):
-            raise ToolError(f"the run took longer than its timeout of {self._timeout:g} s", retryable=False)
+        left = (self._deadline() - now).total_seconds()
+        if left <= 0:
+            raise self._too_long()
         context = StepContext(
             run.id, run.task, run.space, step.id, attempt, f"{run.id}/{step.id}", run.correlation, run.depth,
             run.simulate, self._shop.services, self._log,
         )  # fmt: skip
-        seconds = min(step.timeout_seconds, left.total_seconds())
-        return await call_tool(tool, given, context, seconds)
+        try:
+            return await call_tool(tool, given, context, min(step.timeout_seconds, left))
+        except ToolError as error:
+            if left < step.timeout_seconds and self._shop.system.time.now() >= self._deadline():
+                raise self._too_long() from error
+            raise
+
+    def _too_long(self) -> ToolError:
+        return ToolError(f"the run took longer than its timeout of {self._timeout:g} s", retryable=False)
 
     @property
     def _timeout(self) -> float:
         return self._definition.policy.timeout
 
     def _deadline(self) -> datetime:
-        assert self._run.started_at is not None
-        return self._run.started_at + timedelta(seconds=self._timeout)
+        assert self._run.timed_from is not None
+        return self._run.timed_from + timedelta(seconds=self._timeout)
 
     async def _failed(
         self, step: CompiledStep, attempt: int, given: Any, failure: Failure, began: datetime

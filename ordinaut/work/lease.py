@@ -1,5 +1,6 @@
 """Leasing: runs that are due become this worker's, and their log says so, in one transaction."""
 
+import random
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -66,12 +67,20 @@ async def lease_due_work(pool: asyncpg.Pool, worker: str, limit: int, seconds: f
 
 async def _lease(connection: Connection, worker: str, limit: int, seconds: float) -> list[str]:
     ids: list[str] = []
-    if await connection.fetchval(MAY_LEASE_LIMITED):
-        # Half at the most, so that neither kind keeps the other waiting.
-        share = max(1, limit // 2)
-        ids = [row[0] for row in await connection.fetch(LEASE_LIMITED_WORK, worker, seconds, share)]
-    if len(ids) < limit:
-        ids += [row[0] for row in await connection.fetch(LEASE_DUE_WORK, worker, seconds, limit - len(ids))]
+
+    async def take(statement: str, at_most: int) -> None:
+        if at_most > 0:
+            ids.extend([row[0] for row in await connection.fetch(statement, worker, seconds, at_most)])
+
+    limited = bool(await connection.fetchval(MAY_LEASE_LIMITED))
+    # Half to those with a limit, so that neither kind keeps the other waiting; whom half of an odd
+    # number favours is left to chance, or a worker with room for one would never see the other kind.
+    share = (limit + random.getrandbits(1)) // 2 if limited else 0
+    await take(LEASE_LIMITED_WORK, share)
+    all_of_share = len(ids) == share
+    await take(LEASE_DUE_WORK, limit - len(ids))
+    if limited and all_of_share:
+        await take(LEASE_LIMITED_WORK, limit - len(ids))
     return ids
 
 

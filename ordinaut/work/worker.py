@@ -113,7 +113,10 @@ class Worker:
             self._wake.set()
 
     def _heard_canceled(self, run_id: str) -> None:
-        if held := self._held.get(run_id):
+        self._let_go(run_id)
+
+    def _let_go(self, run_id: str) -> None:
+        if held := self._held.pop(run_id, None):
             held.task.cancel()
 
     def _room(self) -> int:
@@ -138,6 +141,9 @@ class Worker:
             LEASES.labels("taken").inc(len(leased.runs))
             RUNS.labels("parked").inc(leased.parked)
             for run in leased.runs:
+                # A lease of our own that ran out (a stall, an outage) may have come back to us: what
+                # was begun under it does not count any more.
+                self._let_go(run.id)
                 task = asyncio.create_task(self._carry_out(shop, run), name=f"run-{run.id}")
                 self._held[run.id] = Held(task)
             return 0.0 if self._more_due else await self._until_next(poll)
@@ -177,7 +183,8 @@ class Worker:
             # Left to its lease: it is tried again and parked in the end, with its attempts counted.
             logger.exception("run.crashed", **told)
         finally:
-            if not self._draining.on:
+            held = self._held.get(run.id)
+            if held is not None and held.task is asyncio.current_task() and not self._draining.on:
                 del self._held[run.id]
             if self._more_due and self._room():
                 self._wake.set()
@@ -187,18 +194,20 @@ class Worker:
         seconds = self._system.settings.lease_seconds
         while True:
             await asyncio.sleep(seconds / 3)
-            held = list(self._held)
+            held = {run_id: held.task for run_id, held in self._held.items()}
             if not held:
                 continue
             try:
                 async with self._system.pool.acquire() as connection:
-                    rows = await connection.fetch(RENEW_LEASES, self.name, held, seconds)
+                    rows = await connection.fetch(RENEW_LEASES, self.name, list(held), seconds)
             except OUTAGE as error:
                 logger.warning("heartbeat.failed", error=str(error) or type(error).__name__)
                 continue
             LEASES.labels("renewed").inc(len(rows))
-            for run_id in set(held) - {row[0] for row in rows}:
-                self._heard_canceled(run_id)
+            for run_id in held.keys() - {row[0] for row in rows}:
+                # Unless it was put off and leased anew while we asked.
+                if (now := self._held.get(run_id)) and now.task is held[run_id]:
+                    self._let_go(run_id)
 
     async def _drain(self) -> None:
         """Finish the steps under way, hand back the rest, lose nothing."""
