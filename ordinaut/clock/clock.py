@@ -91,7 +91,11 @@ class Clock:
             async with self._system.pool.acquire() as connection:
                 oldest, following = await look(connection, now)
             self.lag = max(0.0, (now - oldest).total_seconds()) if oldest is not None else 0.0
-            if oldest is None or oldest > now or stop.is_set():
+            if stop.is_set():
+                break
+            if oldest is None or oldest > now:
+                if await self._firing.prepare():
+                    continue  # that took time: look again
                 break
             done = await self._firing.fire_due()
             self._count(done)

@@ -8,13 +8,13 @@ what it teaches is kept, and the batch is decided again.
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from ordinaut.clock.decide import Decision, Due, Verdict, decide
 from ordinaut.clock.known import Known, KnownTasks
-from ordinaut.clock.read import first_events, unfinished_scheduled_runs
+from ordinaut.clock.read import coming, first_events, unfinished_scheduled_runs
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.ids import scheduled_run_id
 from ordinaut.domain.run import cancel, fold, run_stream
@@ -29,6 +29,10 @@ from projections.schedules import ADVANCE_NOW, lock_due
 BATCH = 1000
 """Schedules a transaction, at the most; those it has to leave alone do not count."""
 
+AHEAD = timedelta(seconds=5)
+PREPARED = 500
+"""Tasks read ahead of time at once: so few that a schedule that comes due meanwhile does not wait."""
+
 TRIES = 8
 STRIKES = 3
 """How often a schedule may have its batch refused before the batch goes on without it."""
@@ -41,6 +45,8 @@ _LET_GO = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
 _NOTIFY_CANCELED = "SELECT pg_notify($1, run) FROM unnest($2::text[]) AS run"
 
 Key = tuple[str, int]
+
+_FIRST = (datetime.min.replace(tzinfo=UTC), "00000000-0000-0000-0000-000000000000")
 
 logger = structlog.get_logger(__name__)
 
@@ -99,7 +105,24 @@ class Firing:
         self._system = system
         self._tasks = KnownTasks()
         self._left_alone = 0
+        self._prepared = _FIRST
         self._reported: set[tuple[str, int]] = set()
+
+    async def prepare(self) -> bool:
+        """Read some of the tasks that are due within `AHEAD`; False when all of them have been.
+
+        Thousands may be due in the same second, and then there is no time to read them.
+        """
+        now = self._system.time.now()
+        after = max(self._prepared, (now, _FIRST[1]))
+        async with self._system.pool.acquire() as connection:
+            rows = await coming(connection, after, now + AHEAD, PREPARED)
+            known = await self._tasks.get(connection, {row["task_id"]: row["since_version"] for row in rows})
+        if rows:
+            self._prepared = (rows[-1]["next_fire_at"], rows[-1]["task_id"])
+        for each in known.values():
+            each.warm()
+        return bool(rows)
 
     async def fire_due(self) -> Fired:
         """One round over at most `BATCH` schedules; `moved` is 0 when there was nothing it could do.

@@ -6,8 +6,10 @@ What is remembered may be old; the append requires the task's version, and a ref
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from ordinaut.domain.definition import Definition, load_definition
+from ordinaut.domain.errors import Invalid
 from ordinaut.domain.events import Event
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import parse_schedule
@@ -15,7 +17,7 @@ from ordinaut.domain.task import Task, fold, task_stream
 from ordinaut.log.append import Connection
 from ordinaut.log.read import read_streams
 
-REMEMBERED = 10_000
+REMEMBERED = 20_000
 
 
 class Known:
@@ -32,9 +34,16 @@ class Known:
         """The rule of the task's schedule. Raises `Invalid` when it cannot be read (any more)."""
         if self._rule is None:
             spec, created_at = self.definition.schedule, self.task.created_at
-            assert spec is not None and created_at is not None
+            if spec is None or created_at is None:
+                raise Invalid.at("/schedule", "the task has no schedule")
             self._rule = parse_schedule(spec, created_at=created_at)
         return self._rule
+
+    def warm(self) -> None:
+        """Compile now what deciding needs; what is wrong with it is told when it is decided."""
+        with suppress(Invalid):
+            self.definition.policy  # noqa: B018  # compiled on first use
+            self.rule()
 
 
 class KnownTasks:

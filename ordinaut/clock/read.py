@@ -29,6 +29,23 @@ SELECT e.data->>'task', substr(e.stream, 5) FROM events e
 """
 
 
+_COMING = """
+SELECT task_id::text, next_fire_at, since_version FROM schedules
+ WHERE (next_fire_at, task_id) > ($1, $2::uuid) AND next_fire_at > $1 - interval '1 microsecond'
+   AND next_fire_at <= $3
+ ORDER BY next_fire_at, task_id LIMIT $4
+"""
+
+
+async def coming(
+    connection: Connection, after: tuple[datetime, str], until: datetime, limit: int
+) -> list[Any]:
+    """At most `limit` schedules (task_id, next_fire_at, since_version) planned up to `until`, in the order
+    of their instants and tasks, behind the (instant, task id) `after`."""
+    rows: list[Any] = await connection.fetch(_COMING, *after, until, limit)
+    return rows
+
+
 async def look(connection: Connection, now: datetime) -> tuple[datetime | None, datetime | None]:
     """The oldest planned instant of all, and the first one after `now`; None where there is none."""
     row = await connection.fetchrow(_LOOK, now)
