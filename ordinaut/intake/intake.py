@@ -62,6 +62,7 @@ class Intake:
         self._sources: dict[str, Source] = {}
         self._wake = Wake()
         self._look_at = self._claim_at = 0.0
+        self._in_hand: asyncio.Task[None] | None = None
         self.consumer = f"intake-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.lags: dict[str, int | None] = {}
         self.trouble: str | None = None
@@ -95,8 +96,12 @@ class Intake:
                         await asyncio.wait_for(stop.wait(), self._system.settings.poll_seconds)
                 else:
                     self._report(None)
+            with suppress(RedisError, Unavailable, *OUTAGE):
+                await self._settle()
         finally:
             unhear()
+            if self._in_hand is not None:
+                self._in_hand.cancel()
         await self._leave()
 
     def _heard(self, payload: str) -> None:
@@ -120,10 +125,21 @@ class Intake:
         if now >= self._claim_at:
             # After the first look at the streams, so a predecessor's entries are claimed at startup too.
             self._claim_at = now + self._system.settings.lease_seconds / 2
+            await self._settle()
             await self._claim(stop)
         entries = await self._read()
-        if entries:
-            await self._take_in(entries, stop)
+        try:
+            await self._settle()
+        finally:
+            if entries:
+                # The next batch is read while this one is recorded; they are recorded one after another.
+                self._in_hand = asyncio.create_task(self._take_in(entries, stop), name="intake-batch")
+
+    async def _settle(self) -> None:
+        """Wait for the batch in hand; raises what became of it."""
+        batch, self._in_hand = self._in_hand, None
+        if batch is not None:
+            await batch
 
     async def _prepare(self) -> None:
         """Make the groups that are missing."""

@@ -175,17 +175,9 @@ class TriggerIndex:
         """Fold the next events; says whether there may be more."""
         rows = await connection.fetch(NEWS, self.position, list(TASK_EVENTS), CHUNK)
         events = [to_event(row) for row in rows if row["position"] is not None]
-        strangers = [
-            event.stream
-            for event in events
-            if event.type == "TaskChanged"
-            and _stream_of(event.data["definition"]) is not None
-            and event.stream.removeprefix("task-") not in self._listeners
-        ]
+        strangers = {event.stream for event in events if self._fold(event)}
         # A task that begins to listen may have been paused before anybody here cared: its whole stream tells.
-        streams = await read_streams(connection, strangers) if strangers else {}
-        for event in events:
-            self._fold(event)
+        streams = await read_streams(connection, list(strangers)) if strangers else {}
         for stream, history in streams.items():
             task = fold(stream.removeprefix("task-"), history)
             known = self._listeners.get(task.id)
@@ -194,19 +186,21 @@ class TriggerIndex:
         self.position = events[-1].position if len(events) == CHUNK else rows[0]["head"]
         return len(events) == CHUNK
 
-    def _fold(self, event: Event) -> None:
+    def _fold(self, event: Event) -> bool:
+        """Fold one event; says whether it makes a task listen of which nothing is known here."""
         task_id = event.stream.removeprefix("task-")
         known = self._listeners.get(task_id)
         if known is None:
             if event.type != "TaskCreated":
-                return
+                return event.type == "TaskChanged" and _stream_of(event.data["definition"]) is not None
             task = Task(task_id)
         else:
             if event.version <= known.task.stream_version:
-                return
+                return False
             task = replace(known.task)  # somebody may be deciding by the one there was
         evolve(task, event)
         self._put(task)
+        return False
 
     def _put(self, task: Task) -> None:
         known = self._listeners.get(task.id)
