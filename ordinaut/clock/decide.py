@@ -23,6 +23,9 @@ from ordinaut.domain.schedules.catch_up import Skipped, jittered, plan_catch_up
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.task import Task
 
+UNCONCERNED = frozenset({"allow", "queue_all"})
+"""The overlap policies under which every occurrence fires, whatever is unfinished."""
+
 _TICK = timedelta(microseconds=1)
 _NOTHING_LATE = CatchUp("none")
 
@@ -158,7 +161,7 @@ def _overlap(
     Caught-up instants overlap one another as if each had come at its time: with `skip` the oldest runs,
     with `queue_one` the two oldest, with `cancel_running` the latest.
     """
-    if policy in ("allow", "queue_all"):
+    if policy in UNCONCERNED:
         return marks, ()
     firing = [n for n, mark in enumerate(marks) if mark.reason is None]
     if policy == "cancel_running":

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from ordinaut.clock.decide import Decision, Due, Verdict, decide
+from ordinaut.clock.decide import UNCONCERNED, Decision, Due, Verdict, decide
 from ordinaut.clock.known import Known, KnownTasks
 from ordinaut.clock.read import coming, first_events, unfinished_scheduled_runs
 from ordinaut.domain.errors import VersionConflict
@@ -174,7 +174,7 @@ class Firing:
         for due in rows:
             since[due.task_id] = max(due.since_version, since.get(due.task_id, 0))
         tasks = await self._tasks.get(connection, since)
-        wary = {task_id for task_id, known in tasks.items() if known.definition.policy.overlap != "allow"}
+        wary = [task_id for task_id, known in tasks.items() if known.task.overlap not in UNCONCERNED]
         unfinished = await unfinished_scheduled_runs(connection, wary)
         batch = _Batch()
         decided: set[str] = set()

@@ -14,10 +14,12 @@ SELECT (SELECT min(next_fire_at) FROM schedules WHERE next_fire_at IS NOT NULL) 
 """
 
 # `due_work` may lag behind the log: the requests it has not folded are read from the log itself. Which
-# runs are over needs no such care, because their rows go in the transaction that ends them.
+# runs are over needs no such care, because their rows go in the transaction that ends them. (LIMIT keeps
+# the planner from reading all of `events` to join it.)
 _UNFINISHED = """
 SELECT d.task_id::text AS task, d.run_id::text AS run
-  FROM due_work d JOIN events e ON e.stream = 'run-' || d.run_id AND e.version = 1
+  FROM due_work d,
+       LATERAL (SELECT data FROM events WHERE stream = 'run-' || d.run_id AND version = 1 LIMIT 1) AS e
  WHERE d.task_id = ANY ($1::text[]::uuid[]) AND e.data #>> '{cause,kind}' = 'schedule'
 UNION
 SELECT e.data->>'task', substr(e.stream, 5) FROM events e

@@ -252,12 +252,18 @@ async def test_a_schedule_that_another_clock_holds_does_not_hold_up_the_others(w
     held = await world.create("held", {"once": at.isoformat()}, at=at)
     free = await world.create("free", {"once": at.isoformat()}, at=at)
     await world.project()
-    async with running(world.clock()):
-        async with world.system.pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT FROM schedules WHERE task_id = $1::uuid FOR UPDATE", held)
-            if await count(world, None, held) == 0:
-                await world.wait_for_verdicts(free, 1)
-        await world.wait_for_verdicts(held, 1)
+    clock = world.clock()
+    async with world.system.pool.acquire() as connection:
+        holding = connection.transaction()
+        await holding.start()
+        await connection.execute("SELECT FROM schedules WHERE task_id = $1::uuid FOR UPDATE", held)
+        async with running(clock):
+            await world.wait_for_verdicts(free, 1)
+            assert await count(world, None, held) == 0
+            await eventually(lambda: clock.lag > 0)
+            await holding.rollback()
+            await world.wait_for_verdicts(held, 1)
+            await eventually(lambda: clock.lag == 0)
     assert await count(world, "RunRequested", held) == await count(world, "RunRequested", free) == 1
 
 
