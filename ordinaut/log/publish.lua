@@ -31,8 +31,14 @@ end
 if not owner then
   redis.call('SET', KEYS[2], ARGV[1])
 end
+-- The events must follow what is there. An empty stream begins as far back as it can hold; it may be
+-- empty because somebody flushed it since the relay looked.
 local position = tonumber(ARGV[4])
-if last > 0 and position > last + 1 then
+local follows = last + 1
+if last == 0 then
+  follows = math.max(0, tonumber(ARGV[3]) - tonumber(ARGV[2])) + 1
+end
+if position > follows then
   return last
 end
 for i = 5, #ARGV do

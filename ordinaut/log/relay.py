@@ -14,7 +14,9 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from ordinaut.log.append import Connection
 from ordinaut.log.database import OUTAGE
+from ordinaut.log.read import head as read_head
 from ordinaut.log.wake import LOG, Notifications, Wake
 
 STREAM = "ordinaut:log"
@@ -92,19 +94,19 @@ class Relay:
         async with self._pool.acquire() as connection:
             log = await connection.fetchrow("SELECT log_id::text, position FROM log_head")
             assert log is not None
-            last = await self._publish(log, 1, [])
+            last = await self._publish(connection, log, 1, [])
             # An empty stream gets what it can hold; who wants older events reads PostgreSQL.
             after = last or max(0, log["position"] - self._maxlen)
             rows = await connection.fetch(READ, after, BATCH) if after < log["position"] else []
-        if rows:
-            last = await self._publish(log, after + 1, [row[0] for row in rows], extra=len(rows))
+            if rows:
+                last = await self._publish(connection, log, after + 1, [row[0] for row in rows])
         self.published = last
         self.lag = max(0, log["position"] - last)
         return len(rows) == BATCH
 
-    async def _publish(self, log: Any, first: int, events: list[str], extra: int = 0) -> int:
+    async def _publish(self, connection: Connection, log: Any, first: int, events: list[str]) -> int:
         # Events may have been appended since the head was read: what is given here is in the log.
-        head = max(log["position"], first + extra - 1)
+        head = max(log["position"], first + len(events) - 1)
         arguments = [log["log_id"], self._maxlen, head, first, *events]
         try:
             if self._sha is None:
@@ -114,11 +116,19 @@ class Relay:
             except NoScriptError:
                 last = await self._redis.eval(self._script, 2, STREAM, OWNER, *arguments)
         except ResponseError as error:
-            raise self._explained(error, log["position"]) from error
+            word, _, rest = str(error).partition(" ")
+            if word == "AHEAD":
+                # Another relay may have published what was appended since the head was read.
+                head = await read_head(connection)
+                if int(rest) <= head:
+                    return int(rest)
+            refusal = self._refusal(word, rest, head)
+            if refusal is None:
+                raise
+            raise refusal from error
         return int(last)
 
-    def _explained(self, error: ResponseError, head: int) -> Exception:
-        word, _, rest = str(error).partition(" ")
+    def _refusal(self, word: str, rest: str, head: int) -> WrongRedis | None:
         if word == "OTHERLOG":
             return WrongRedis(
                 f"the Redis stream {STREAM} holds the events of another log ({rest}); give this system a"
@@ -131,4 +141,4 @@ class Relay:
             )
         if word == "NOTASTREAM":
             return WrongRedis(f"the Redis key {STREAM} is in use for something that is not a stream: {rest}")
-        return error
+        return None
