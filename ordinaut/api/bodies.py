@@ -14,6 +14,7 @@ from ordinaut.domain.definition_model import close_match
 from ordinaut.domain.errors import Fault, Invalid
 from ordinaut.domain.jsonvalues import escape, faults_in
 
+_TOO_DEEP = "the body is nested too deeply, or has a number of thousands of digits"
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
@@ -55,10 +56,12 @@ def parse_json(raw: bytes, *, check: bool = True) -> Any:
             raw.decode()
         except UnicodeDecodeError as wrong:
             raise BadRequest(f"the body is not UTF-8: {wrong.reason} at byte {wrong.start}") from None
+        if "depth" in error.msg:
+            raise BadRequest(_TOO_DEEP) from None
         place = f"line {error.lineno} column {error.colno}"
         raise BadRequest(f"the body is not JSON: {error.msg} at {place}") from None
     except (RecursionError, ValueError):
-        raise BadRequest("the body is nested too deeply, or has a number of thousands of digits") from None
+        raise BadRequest(_TOO_DEEP) from None
     if check and (faults := faults_in(value)):
         raise Invalid.all_of(faults)
     return value

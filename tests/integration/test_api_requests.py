@@ -1,0 +1,382 @@
+"""What every request has in common: keys and spaces, bad input, Idempotency-Key, positions."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from ordinaut.runtime.keys import KeyInfo, ensure_admin_key, issue_key, list_keys, revoke_key
+from tests.support.api import KEY, PIPELINE, Served, running_api, task
+from tests.support.eventually import eventually
+
+LIMIT = 4096
+
+
+@pytest.fixture
+async def api(database_url: str, redis_url: str) -> AsyncIterator[Served]:
+    async with running_api(database_url, redis_url, max_body_bytes=LIMIT) as served:
+        yield served
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, object]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, object] = answer.json()
+    assert {"type", "title", "status", "detail"} <= set(body) and body["status"] == status
+    return body
+
+
+def pointers(answer: httpx.Response) -> list[str]:
+    return [error["pointer"] for error in answer.json()["errors"]]
+
+
+# Keys and spaces
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "Basic YTpi", KEY, f"Bearer {KEY}x"])
+async def test_without_a_good_key_nothing_is_told(api: Served, header: str | None) -> None:
+    async with httpx.AsyncClient(base_url=api.url) as http:
+        for path in ("/v1/tasks", "/v1/log", "/v1/nothing-here"):
+            answer = await http.get(path, headers={"Authorization": header} if header else {})
+            problem(answer, 401)
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_health_metrics_and_docs_need_no_key(api: Served) -> None:
+    async with api.client(None) as http:
+        for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"):
+            assert (await http.get(path)).status_code == 200, path
+
+
+async def test_a_reader_may_read_and_nothing_else(api: Served) -> None:
+    _, key = await issue_key(api.system, space="default", agent="watcher", role="reader")
+    async with api.client(key) as http:
+        assert (await http.get("/v1/tasks")).status_code == 200
+        preview = await http.post("/v1/schedules/preview", json={"every": "1h"})
+        assert preview.status_code == 200
+        problem(await http.post("/v1/tasks", json=task()), 403)
+        problem(await http.delete("/v1/tasks/hello"), 403)
+    assert (await api.http.get("/v1/tasks/hello")).status_code == 404
+
+
+async def test_a_revoked_key_stops_working(api: Served) -> None:
+    key_id, key = await issue_key(api.system, space="default", agent="bot", role="operator")
+    async with api.client(key) as http:
+        assert (await http.get("/v1/tasks")).status_code == 200
+        await revoke_key(api.system, space="default", key_id=key_id)
+        await revoke_key(api.system, space="default", key_id=key_id)
+
+        async def refused() -> bool:
+            return (await http.get("/v1/tasks")).status_code == 401
+
+        await eventually(refused, timeout=15)
+    events = (await api.http.get("/v1/log", params={"type": "AgentRegistered,KeyIssued,KeyRevoked"})).json()[
+        "items"
+    ]
+    assert [event["type"] for event in events[2:]] == ["AgentRegistered", "KeyIssued", "KeyRevoked"]
+
+
+async def test_a_key_is_never_in_the_log_and_only_its_hash_in_the_database(api: Served) -> None:
+    _, key = await issue_key(api.system, space="default", agent="bot", role="operator")
+    whole = (await api.http.get("/v1/log")).text
+    digest = hashlib.sha256(key.encode())
+    for secret in (KEY, key, digest.hexdigest()):
+        assert secret not in whole
+    row = await api.system.pool.fetchrow("SELECT * FROM api_keys WHERE agent = 'bot'")
+    assert key not in str(row) and row["hash"] == digest.digest()
+
+
+async def test_the_first_admin_key_is_made_once(api: Served) -> None:
+    assert await ensure_admin_key(api.system, None) is None
+    assert await ensure_admin_key(api.system, KEY) is None
+    await api.system.pool.execute("DELETE FROM api_keys")
+    made = await asyncio.gather(*[ensure_admin_key(api.system, None) for _ in range(4)])
+    (key,) = [one for one in made if one is not None]
+    async with api.client(key) as http:
+        assert (await http.get("/v1/tasks")).status_code == 200
+    async with api.system.pool.acquire() as connection:
+        keys: list[KeyInfo] = await list_keys(connection, "default")
+    assert [(one.agent, one.role) for one in keys] == [("admin", "admin")]
+
+
+async def test_a_space_sees_nothing_of_another(api: Served) -> None:
+    await api.http.post("/v1/tasks", json=task())
+    run = (await api.http.post("/v1/tasks/hello/run")).json()["run"]
+    task_id = (await api.http.get("/v1/tasks/hello")).json()["id"]
+    _, key = await issue_key(api.system, space="other", agent="admin", role="admin")
+    async with api.client(key) as http:
+        for path in (
+            f"/v1/tasks/{task_id}",
+            "/v1/tasks/hello",
+            f"/v1/runs/{run}",
+            "/v1/tasks/hello/occurrences",
+        ):
+            problem(await http.get(path), 404)
+        for path in (f"/v1/tasks/{task_id}/run", f"/v1/runs/{run}/cancel", f"/v1/runs/{run}/retry"):
+            problem(await http.post(path), 404)
+        problem(await http.put(f"/v1/tasks/{task_id}", json={"pipeline": PIPELINE}), 404)
+        assert (await http.post("/v1/tasks", json=task())).status_code == 201, "a name is the space's own"
+        own = await http.post("/v1/tasks/hello/run")
+        wait = {"Ordinaut-Wait": own.headers["Ordinaut-Position"]}
+        assert [one["id"] for one in (await http.get("/v1/runs", headers=wait)).json()["items"]] == [
+            own.json()["run"]
+        ]
+        spaces = {event["space"] for event in (await http.get("/v1/log")).json()["items"]}
+        assert spaces == {"other"}
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"pipelin": []}, "/pipelin"),
+        ({"title": 7}, "/title"),
+        ({"name": "Not A Name"}, "/name"),
+        ({"name": "5cf2e3ac-1d6a-8d6f-9e5b-0d5b6e3f9f10"}, "/name"),
+        ({"schedule": {"cron": "61 * * * *"}}, "/schedule/cron"),
+        ({"schedule": {"cron": "0 0 * * *", "timezone": "Europe/Nowhere"}}, "/schedule/timezone"),
+        ({"schedule": {"rrule": "FREQ=NEVER"}}, "/schedule/rrule"),
+        ({"schedule": {"every": "soon"}}, "/schedule/every"),
+        ({"on": {"stream": "s", "where": "data.("}}, "/on/where"),
+        ({"pipeline": [{"id": "a", "uses": "no.such"}]}, "/pipeline/0/uses"),
+        ({"pipeline": [PIPELINE[0], PIPELINE[0]]}, "/pipeline/1/id"),
+        ({"pipeline": [{**PIPELINE[0], "with": {"x": "${steps.nobody.y}"}}]}, "/pipeline/0/with/x"),
+        ({"params": {"x": "a\x00b"}}, "/params/x"),
+        ({"policy": {"priority": 10}}, "/policy/priority"),
+    ],
+)  # fmt: skip
+async def test_a_bad_definition_is_refused_with_the_place(
+    api: Served, change: dict[str, object], pointer: str
+) -> None:
+    document = task() | change
+    answer = await api.http.post("/v1/tasks", json=document)
+    problem(answer, 422)
+    assert pointer in pointers(answer)
+    assert all(error["detail"] for error in answer.json()["errors"])
+    assert (await api.http.get("/v1/log", params={"type": "TaskCreated"})).json()["items"] == []
+
+
+async def test_every_fault_is_named_at_once(api: Served) -> None:
+    answer = await api.http.put(
+        "/v1/tasks/x", json={"titel": "x", "pipeline": [{"id": "a b", "uses": "no.such"}]}
+    )
+    assert pointers(answer) == ["/titel", "/pipeline/0/id", "/pipeline/0/uses"]
+
+
+async def test_the_name_in_the_body_must_be_the_one_in_the_path(api: Served) -> None:
+    answer = await api.http.put("/v1/tasks/hello", json=task("bye"))
+    assert pointers(answer) == ["/name"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"name": "x",\n "pipeline": [}', 400, "line 2 column 15"),
+        (b'{"name": "\xff"}', 400, "UTF-8"),
+        (b"[1]", 422, "object"),
+        (b'{"params": ' + b"[" * 2000 + b"]" * 2000 + b"}", 400, "nested"),
+        (b'{"params": ' + b'{"a":' * 70 + b"1" + b"}" * 70 + b"}", 422, "nested"),
+        (b'{"params": {"n": 123456789012345678901234567890}}', 422, "64 bits"),
+        (b'{"params": {"n": ' + b"9" * 4000 + b"}}", 422, "64 bits"),
+        (b'{"params": {"n": NaN}}', 400, "JSON"),
+        (b'{"params": {"s": "\\ud800"}}', 400, "JSON"),
+    ],
+)  # fmt: skip
+async def test_a_body_that_cannot_be_read_is_told_where(
+    api: Served, body: bytes, status: int, words: str
+) -> None:
+    told = problem(await api.http.post("/v1/tasks", content=body), status)
+    assert words in str(told["detail"])
+
+
+async def test_too_large_a_body_is_refused_while_it_comes(api: Served) -> None:
+    problem(await api.http.post("/v1/tasks", content=b" " * (LIMIT + 1)), 413)
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100_000):
+            yield b" " * 1000
+
+    # The answer comes, and the connection is closed, before the client has sent it all.
+    with contextlib.suppress(httpx.WriteError):
+        problem(await api.http.post("/v1/tasks", content=endless()), 413)
+
+
+async def test_an_encoded_body_is_refused(api: Served) -> None:
+    problem(await api.http.post("/v1/tasks", content=b"x", headers={"Content-Encoding": "gzip"}), 415)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        ("/v1/tasks/hello/run", {"inputs": 1}, "/inputs"),
+        ("/v1/tasks/hello/run", {"simulate": "yes"}, "/simulate"),
+        ("/v1/tasks/hello/run", {"input": "\x00"}, "/input"),
+        ("/v1/tasks/hello/pause", {"reason": 5}, "/reason"),
+        ("/v1/tasks/hello/resume", {"reason": "x"}, "/reason"),
+        ("/v1/tasks/hello/snooze", {"until": "tomorrow"}, "/until"),
+        ("/v1/tasks/hello/snooze", {"until": "2030-01-01T00:00:00"}, "/until"),
+        ("/v1/tasks/hello/snooze", {"for": "a while"}, "/for"),
+        ("/v1/tasks/hello/snooze", {"for": "1h", "until": "2030-01-01T00:00:00Z"}, "/for"),
+        ("/v1/events", {}, "/stream"),
+        ("/v1/events", {"stream": "ordinaut:log"}, "/stream"),
+        ("/v1/events", {"stream": "s", "data": {"a": "\x00"}}, "/data/a"),
+        ("/v1/schedules/preview", {"cron": "* * * *"}, "/cron"),
+        ("/v1/schedules/preview", {"every": "1h", "count": 0}, "/count"),
+        ("/v1/schedules/preview", {"every": "1h", "tz": "UTC"}, "/tz"),
+    ],
+)  # fmt: skip
+async def test_a_bad_field_of_a_command_is_named(
+    api: Served, path: str, body: dict[str, object], pointer: str
+) -> None:
+    await api.http.post("/v1/tasks", json=task())
+    answer = await api.http.post(path, json=body)
+    problem(answer, 422)
+    assert pointer in pointers(answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/tasks?limit=0", "limit"),
+        ("/v1/tasks?limit=10000000000000000000000", "limit"),
+        ("/v1/tasks?after=%%%", "after"),
+        ("/v1/tasks?label=x", "label"),
+        ("/v1/tasks?status=gone", "status"),
+        ("/v1/tasks?name=x", "name"),
+        ("/v1/runs?stat=failed", "stat"),
+        ("/v1/runs?state=broken", "state"),
+        ("/v1/runs?after=aGVsbG8", "after"),
+        ("/v1/log?after=-1", "after"),
+        ("/v1/log?type=TaskVanished", "type"),
+        ("/v1/log?since=yesterday", "since"),
+        ("/v1/log?actor=%00", "actor"),
+        ("/v1/log/live?order=asc", "order"),
+    ],
+)
+async def test_a_bad_query_parameter_is_named(api: Served, path: str, name: str) -> None:
+    answer = await api.http.get(path)
+    problem(answer, 400)
+    assert answer.json()["errors"][0]["parameter"] == name
+
+
+async def test_what_is_not_there_is_a_problem_too(api: Served) -> None:
+    missing = "0190a5c0-0000-8000-8000-000000000000"
+    for path in (
+        "/v1/tasks/nobody",
+        f"/v1/tasks/{missing}",
+        "/v1/runs/x",
+        f"/v1/runs/{missing}",
+        "/v1/x",
+        "/y",
+    ):
+        problem(await api.http.get(path), 404)
+    for path in ("/v1/tasks/%00", "/v1/tasks/%F0%9F%90%98", "/v1/runs/" + "x" * 3000):
+        problem(await api.http.get(path), 404)
+    wrong = await api.http.patch("/v1/tasks")
+    problem(wrong, 405)
+    assert wrong.headers["allow"]
+
+
+async def test_an_unforeseen_error_tells_an_id_and_nothing_of_the_inside(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("secret inside")
+
+    monkeypatch.setattr("ordinaut.api.tasks.tasks_table.list_tasks", broken)
+    answer = await api.http.get("/v1/tasks")
+    told = problem(answer, 500)
+    assert told["id"] and "secret" not in answer.text and "Traceback" not in answer.text
+
+
+# Idempotency-Key
+
+
+async def test_the_same_key_gives_one_run_and_the_same_answer(api: Served) -> None:
+    await api.http.post("/v1/tasks", json=task())
+    headers = {"Idempotency-Key": "k1"}
+    first = await api.http.post("/v1/tasks/hello/run", json={"input": 1}, headers=headers)
+    again = await api.http.post("/v1/tasks/hello/run", json={"input": 1}, headers=headers)
+    assert first.json() == again.json() and first.status_code == again.status_code == 202
+    assert "Idempotency-Replayed" not in first.headers and again.headers["Idempotency-Replayed"] == "true"
+    assert again.headers["Ordinaut-Position"] == first.headers["Ordinaut-Position"]
+    other = await api.http.post("/v1/tasks/hello/run", json={"input": 2}, headers=headers)
+    assert problem(other, 422)["type"] == "urn:ordinaut:problem:idempotency-key-reused"
+
+
+async def test_one_key_sent_many_times_at_once_gives_one_run(api: Served) -> None:
+    await api.http.post("/v1/tasks", json=task())
+    answers = await asyncio.gather(
+        *[api.http.post("/v1/tasks/hello/run", headers={"Idempotency-Key": "k1"}) for _ in range(20)]
+    )
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["run"] for answer in answers}) == 1
+    log = (await api.http.get("/v1/log", params={"type": "RunRequested"})).json()["items"]
+    assert len(log) == 1
+
+
+async def test_a_key_whose_first_attempt_died_half_way_meets_the_same_run_and_task(api: Served) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    forget = "UPDATE idempotency_keys SET status = NULL, headers = NULL, body = NULL"
+    created = await api.http.post("/v1/tasks", json=task(), headers=headers)
+    await api.system.pool.execute(forget)
+    again = await api.http.post("/v1/tasks", json=task(), headers=headers)
+    assert (created.status_code, again.status_code) == (201, 201)
+    assert again.json()["id"] == created.json()["id"] and "Idempotency-Replayed" not in again.headers
+    for path, body in (("/v1/tasks/hello/run", {}), ("/v1/events", {"stream": "s", "data": 1})):
+        headers = {"Idempotency-Key": f"for {path}".replace(" ", "-")}
+        first = await api.http.post(path, json=body, headers=headers)
+        await api.system.pool.execute(forget)
+        second = await api.http.post(path, json=body, headers=headers)
+        assert first.json() == second.json()
+    log = (await api.http.get("/v1/log")).json()["items"]
+    kinds = [event["type"] for event in log]
+    assert kinds[2:] == ["TaskCreated", "RunRequested", "EventReceived"]
+
+
+async def test_a_key_is_remembered_with_what_was_wrong_but_not_with_what_may_pass(api: Served) -> None:
+    bad = {"Idempotency-Key": "bad"}
+    for _ in range(2):
+        answer = await api.http.post("/v1/tasks", json={"name": "x"}, headers=bad)
+        problem(answer, 422)
+    assert answer.headers["Idempotency-Replayed"] == "true"
+    early = {"Idempotency-Key": "early"}
+    problem(await api.http.post("/v1/tasks/hello/run", headers=early), 404)
+    await api.http.post("/v1/tasks", json=task())
+    assert (await api.http.post("/v1/tasks/hello/run", headers=early)).status_code == 202
+
+
+# Positions
+
+
+async def test_a_read_waits_for_what_was_written(api: Served) -> None:
+    for number in range(10):
+        written = await api.http.post("/v1/tasks", json=task(f"t{number}"))
+        found = await api.fresh("/v1/tasks", written, limit=100)
+        assert len(found["items"]) == number + 1
+
+
+async def test_a_read_that_waits_in_vain_says_so(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ordinaut.api.positions.MOST_SECONDS", 0.1)
+    async with running_api(database_url, redis_url, projector=False) as api:
+        written = await api.http.post("/v1/tasks", json=task())
+        headers = {"Ordinaut-Wait": written.headers["Ordinaut-Position"]}
+        answer = await api.http.get("/v1/tasks", headers=headers)
+        problem(answer, 503)
+        assert answer.headers["Retry-After"] and "projector" in answer.json()["detail"]
+        direct = await api.http.get("/v1/tasks/hello")
+        assert direct.json()["name"] == "hello", "one task is found in the log meanwhile"
+
+
+@pytest.mark.parametrize("position", ["x", "-1", "999999999"])
+async def test_a_position_the_log_has_not_is_refused(api: Served, position: str) -> None:
+    answer = await api.http.get("/v1/tasks", headers={"Ordinaut-Wait": position})
+    problem(answer, 400)
+    assert answer.json()["errors"][0]["header"] == "Ordinaut-Wait"
