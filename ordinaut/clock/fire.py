@@ -6,7 +6,6 @@ makes a decision void that was made by an older state of the task. Any refusal r
 what it teaches is kept, and the batch is decided again.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -14,9 +13,9 @@ import structlog
 
 from ordinaut.clock.decide import UNCONCERNED, Decision, Due, Verdict, decide
 from ordinaut.clock.known import Known, KnownTasks
-from ordinaut.clock.read import coming, first_events, unfinished_scheduled_runs
+from ordinaut.clock.learn import Conflict, Learned
+from ordinaut.clock.read import coming, unfinished_scheduled_runs
 from ordinaut.domain.errors import VersionConflict
-from ordinaut.domain.ids import scheduled_run_id
 from ordinaut.domain.run import cancel, fold, run_stream
 from ordinaut.domain.task import task_stream
 from ordinaut.log.append import MAX_BATCH_EVENTS, Append, Connection, append
@@ -34,17 +33,12 @@ PREPARED = 500
 """Tasks read ahead of time at once: so few that a schedule that comes due meanwhile does not wait."""
 
 TRIES = 8
-STRIKES = 3
-"""How often a schedule may have its batch refused before the batch goes on without it."""
-
 ACTOR = "clock"
 
 # A clock that hangs with a transaction open holds the rows, perhaps the head of the log: it loses them.
 _LET_GO = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
 
 _NOTIFY_CANCELED = "SELECT pg_notify($1, run) FROM unnest($2::text[]) AS run"
-
-Key = tuple[str, int]
 
 _FIRST = (datetime.min.replace(tzinfo=UTC), "00000000-0000-0000-0000-000000000000")
 
@@ -58,19 +52,6 @@ class Fired:
     moved: int = 0
     fired: int = 0
     skipped: int = 0
-
-
-@dataclass(slots=True)
-class _Learned:
-    """What refusals taught in this round.
-
-    `ahead`: where the log says the schedule stands, when its row is behind. `taken`: instants whose
-    verdict came from elsewhere.
-    """
-
-    ahead: dict[Key, datetime | None] = field(default_factory=dict)
-    taken: dict[Key, set[datetime]] = field(default_factory=dict)
-    strikes: Counter[Key] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -93,7 +74,7 @@ class _Batch:
 class _Refused(Exception):
     """Takes the transaction back: somebody was first, or a task is not what it was thought to be."""
 
-    def __init__(self, conflicts: list[tuple[Due, Verdict | None, VersionConflict]]) -> None:
+    def __init__(self, conflicts: list[Conflict]) -> None:
         super().__init__()
         self.conflicts = conflicts
 
@@ -131,20 +112,20 @@ class Firing:
         projection will remove them). Raises what asking the database raises; nothing was done then, or
         all of it, and doing it again is safe.
         """
-        learned = _Learned()
+        learned = Learned()
         async with self._system.pool.acquire() as connection:
             for _ in range(TRIES):
                 try:
                     async with connection.transaction():
                         batch = await self._transact(connection, learned)
                 except _Refused as refused:
-                    await self._learn(connection, refused, learned)
+                    await learned.learn(connection, refused.conflicts, self._tasks)
                 else:
                     self._left_alone = batch.left
                     return batch.outcome()
         return Fired()
 
-    async def _transact(self, connection: Connection, learned: _Learned) -> _Batch:
+    async def _transact(self, connection: Connection, learned: Learned) -> _Batch:
         await connection.execute(_LET_GO)
         now = self._system.time.now()
         # Rows that were left alone are the oldest and come first again: they must not fill the batch.
@@ -168,7 +149,7 @@ class Firing:
         return batch
 
     async def _decide(
-        self, connection: Connection, rows: list[Due], now: datetime, learned: _Learned
+        self, connection: Connection, rows: list[Due], now: datetime, learned: Learned
     ) -> _Batch:
         since: dict[str, int] = {}
         for due in rows:
@@ -198,10 +179,10 @@ class Firing:
         return batch
 
     def _decide_one(
-        self, known: Known, due: Due, now: datetime, unfinished: list[str], learned: _Learned
+        self, known: Known, due: Due, now: datetime, unfinished: list[str], learned: Learned
     ) -> Decision | None:
         """The decision on one schedule; None when it has to be left alone this time."""
-        if learned.strikes[due.key] >= STRIKES:
+        if learned.gives_up(due):
             return None
         at: datetime | None = learned.ahead.get(due.key, due.at)
         if at is None or at > now:
@@ -218,60 +199,6 @@ class Firing:
                 self._reported.add((due.task_id, known.task.version))
                 logger.exception("clock.cannot_decide", task=known.task.name, error=str(error))
             return None
-
-    async def _learn(self, connection: Connection, refused: _Refused, learned: _Learned) -> None:
-        met: list[tuple[Due, Verdict]] = []
-        learned.strikes.update({due.key for due, _, _ in refused.conflicts})
-        for due, verdict, conflict in refused.conflicts:
-            if conflict.stream == task_stream(due.task_id):
-                self._tasks.forget(due.task_id)
-            elif verdict is not None:
-                met.append((due, verdict))
-        existing = await first_events(connection, [run_stream(verdict.run_id) for _, verdict in met])
-        for due, verdict in met:
-            data = existing.get(run_stream(verdict.run_id), {})
-            if _moves(data, due):
-                learned.ahead[due.key] = _later(learned.ahead.get(due.key, verdict.at), data["next"])
-            else:
-                learned.taken.setdefault(due.key, set()).add(verdict.at)
-        await _follow(connection, {due.key: due for due, _ in met}, learned)
-
-
-def _moves(data: dict[str, object], due: Due) -> bool:
-    """Whether this verdict was given for the schedule `due`, and so says where it stands."""
-    version = data.get("task_version")
-    return (
-        "next" in data
-        and data.get("schedule") == due.index
-        and isinstance(version, int)
-        and version >= due.since_version
-    )
-
-
-def _later(known: datetime | None, following: object) -> datetime | None:
-    if known is None or not isinstance(following, str):
-        return None
-    return max(known, datetime.fromisoformat(following))
-
-
-async def _follow(connection: Connection, rows: dict[Key, Due], learned: _Learned) -> None:
-    """Follow the verdicts from each to its next, up to the first instant that has none."""
-    chasing = [due for key, due in rows.items() if learned.ahead.get(key) is not None]
-    while chasing:
-        streams = {
-            due.key: run_stream(scheduled_run_id(due.task_id, at))
-            for due in chasing
-            if (at := learned.ahead[due.key]) is not None
-        }
-        existing = await first_events(connection, list(streams.values()))
-        moved = []
-        for due in chasing:
-            data = existing.get(streams.get(due.key, ""), {})
-            before = learned.ahead[due.key]
-            if _moves(data, due) and (after := _later(before, data["next"])) != before:
-                learned.ahead[due.key] = after
-                moved.append(due)
-        chasing = [due for due in moved if learned.ahead[due.key] is not None]
 
 
 def _add_verdicts(batch: _Batch, known: Known, due: Due, decision: Decision) -> None:
