@@ -26,7 +26,7 @@ Address = IPv4Address | IPv6Address
 
 
 def roles_of(command: Sequence[str]) -> list[str] | None:
-    """The roles in the command line of `ordinaut serve ROLE…`; [] means all of them, None: another command."""
+    """The roles in the command line of `ordinaut serve ROLE…`; [] means all, None: another command."""
     if "serve" not in command:
         return None
     return list(command[list(command).index("serve") + 1 :])
@@ -63,7 +63,7 @@ def trouble_with_api(port: str) -> str | None:
     """What keeps the API from being ready, as it says itself; None when nothing does."""
     url = f"http://127.0.0.1:{port}/health/ready"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (our own http address)
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return None if answer.status == 200 else f"{url} answered {answer.status}"
     except urllib.error.HTTPError as error:
         return f"{url} answered {error.code}: {error.read(2000).decode(errors='replace')}"
