@@ -13,14 +13,20 @@ from ordinaut.work.tools.errors import ToolError
 
 class Probe:
     """A tool `test.<name>` that remembers its calls. It answers with what it was given, fails while
-    `failures` holds errors, and holds each call until `let_go` unless `holding` is false."""
+    `failures` holds errors, holds each call while `holding`, until `let_go`, and then takes
+    `seconds()`. `most` is how many calls there were at once."""
 
-    def __init__(self, name: str = "probe", *, holding: bool = False) -> None:
+    def __init__(
+        self, name: str = "probe", *, holding: bool = False, seconds: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.calls: list[StepContext] = []
         self.given: list[Any] = []
         self.finished: list[str] = []
         self.canceled: list[str] = []
         self.failures: list[Exception] = []
+        self.most = 0
+        self._inside = 0
+        self._seconds = seconds
         self._open = asyncio.Event()
         if not holding:
             self._open.set()
@@ -37,11 +43,16 @@ class Probe:
     async def _call(self, given: Any, ctx: StepContext) -> Any:
         self.calls.append(ctx)
         self.given.append(given)
+        self._inside += 1
+        self.most = max(self.most, self._inside)
         try:
             await self._open.wait()
+            await asyncio.sleep(self._seconds())
         except asyncio.CancelledError:
             self.canceled.append(ctx.run_id)
             raise
+        finally:
+            self._inside -= 1
         if self.failures:
             raise self.failures.pop(0)
         self.finished.append(ctx.run_id)
@@ -73,11 +84,12 @@ Reply = tuple[int, dict[str, str], Any]
 
 @dataclass
 class HttpProbe:
-    """`answer(request)` gives (status, headers, JSON body); it may be asynchronous by waiting itself."""
+    """`answer(request)` gives (status, headers, JSON body). Answers are held while `open` is not set."""
 
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     answer: Callable[[Asked], Reply] = lambda asked: (200, {}, {})
+    open: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection's only request."""
@@ -89,6 +101,7 @@ class HttpProbe:
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             asked = Asked(method, path, headers, json.loads(body) if body else None)
             self.asked.append(asked)
+            await self.open.wait()
             status, more, content = self.answer(asked)
             payload = json.dumps(content).encode()
             told = {
@@ -110,6 +123,7 @@ class HttpProbe:
 async def http_probe() -> AsyncIterator[HttpProbe]:
     """A server on a free port of 127.0.0.1."""
     probe = HttpProbe()
+    probe.open.set()
     listening = await asyncio.start_server(probe.serve, "127.0.0.1", 0)
     probe.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     try:

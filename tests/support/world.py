@@ -185,10 +185,16 @@ class World:
             "UPDATE due_work SET lease_until = now() - interval '1 second' WHERE lease_until IS NOT NULL"
         )
 
-    def start_worker(self, *tools: Tool, registry: Registry | None = None, **settings: Any) -> RunningWorker:
+    def start_worker(
+        self,
+        *tools: Tool,
+        registry: Registry | None = None,
+        appender: Appender | None = None,
+        **settings: Any,
+    ) -> RunningWorker:
         """Start a worker with the built-in tools and `tools`; `settings` as in Settings."""
         mine = self.system.settings.model_copy(update=settings)
-        system = replace(self.system, settings=mine, appender=Appender(self.system.pool))
+        system = replace(self.system, settings=mine, appender=appender or Appender(self.system.pool))
         started = RunningWorker(Worker(system, registry or Registry([*BUILT_IN, *tools])))
         started.task = asyncio.create_task(started.worker.run(started.stopping))
         self.workers.append(started)
