@@ -38,7 +38,8 @@ SELECT substr(e.stream, 6)::uuid, (p->>'index')::int, e.space, (p->>'at')::times
 """
 
 # An occurrence carries the instant that follows it. One that was decided by an older schedule than
-# the one in force says nothing about it.
+# the one in force says nothing about it. A schedule only moves on: the clock moves the row ahead of the
+# projection, which must not take it back.
 ADVANCE = f"""
 UPDATE schedules SET next_fire_at = (e.data->>'next')::timestamptz
   FROM (SELECT DISTINCT ON (data->>'task', data->>'schedule') data
@@ -46,6 +47,7 @@ UPDATE schedules SET next_fire_at = (e.data->>'next')::timestamptz
          ORDER BY data->>'task', data->>'schedule', position DESC) AS e
  WHERE task_id = (e.data->>'task')::uuid AND index = (e.data->>'schedule')::int
    AND since_version <= (e.data->>'task_version')::int
+   AND (e.data->>'next' IS NULL OR next_fire_at < (e.data->>'next')::timestamptz)
 """
 
 RETIRE = f"""
@@ -67,6 +69,7 @@ ADVANCE_NOW = """
 UPDATE schedules s SET next_fire_at = m.next
   FROM unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[]) AS m (task_id, index, task_version, next)
  WHERE s.task_id = m.task_id AND s.index = m.index AND s.since_version <= m.task_version
+   AND (m.next IS NULL OR s.next_fire_at < m.next)
 """
 
 

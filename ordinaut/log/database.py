@@ -44,6 +44,13 @@ async def create_pool(url: str, *, size: int, name: str = "ordinaut") -> asyncpg
         reset=_keep_as_it_is,
         timeout=10,
         command_timeout=60,
-        # I1 is promised whatever the server's default is.
-        server_settings={"application_name": name, "timezone": "UTC", "synchronous_commit": "on"},
+        server_settings={
+            "application_name": name,
+            "timezone": "UTC",
+            # I1 is promised whatever the server's default is.
+            "synchronous_commit": "on",
+            # A process that is frozen in the middle of an append holds the head of the log: after this
+            # the server ends its transaction, and the others go on.
+            "idle_in_transaction_session_timeout": "5s",
+        },
     )

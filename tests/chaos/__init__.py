@@ -1,0 +1,1 @@
+"""What must hold whatever is killed, frozen, flushed or restarted, under load."""
