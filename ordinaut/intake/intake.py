@@ -17,12 +17,10 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from ordinaut.domain.errors import Unavailable
 from ordinaut.intake import source as sources
 from ordinaut.intake.decide import Entry
-from ordinaut.intake.record import DeadLetter, Recorder
+from ordinaut.intake.record import AWAY, DeadLetter, Recorder
 from ordinaut.intake.source import Source
-from ordinaut.log.database import OUTAGE
 from ordinaut.log.wake import PROJECTED, Wake
 from ordinaut.runtime.streams import DEAD, GROUP, parse_id
 from ordinaut.runtime.system import System
@@ -90,13 +88,13 @@ class Intake:
             while not stop.is_set():
                 try:
                     await self._cycle(stop)
-                except (RedisError, Unavailable, *OUTAGE) as error:
+                except (RedisError, *AWAY) as error:
                     self._report(f"{type(error).__name__}: {error}")
                     with suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), self._system.settings.poll_seconds)
                 else:
                     self._report(None)
-            with suppress(RedisError, Unavailable, *OUTAGE):
+            with suppress(RedisError, *AWAY):
                 await self._settle()
         finally:
             unhear()
@@ -147,7 +145,7 @@ class Intake:
             source = self._sources.setdefault(name, Source(name))
             if not source.ready:
                 listeners = self._index.listening(name)
-                await sources.prepare(self._redis, source, listeners, self._system.time)
+                await sources.prepare(self._redis, source, listeners, self._system.pool)
 
     def _readable(self) -> list[Source]:
         return [source for source in self._sources.values() if source.ready]
@@ -208,7 +206,7 @@ class Intake:
             try:
                 dead = await self._recorder.record(entries, self._sources)
                 break
-            except (Unavailable, *OUTAGE) as error:
+            except AWAY as error:
                 self._report(f"{type(error).__name__}: {error}")
                 if stop.is_set():
                     return

@@ -4,18 +4,24 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import asyncpg
+import orjson
 import structlog
 
-from ordinaut.domain.errors import VersionConflict
+from ordinaut.domain.errors import Unavailable, VersionConflict
 from ordinaut.intake.decide import Entry, decide, reject
 from ordinaut.intake.source import Source
 from ordinaut.log.append import Append, Appended
+from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.metrics import ENTRIES
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 
-REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-"""What PostgreSQL raises for a value it cannot hold; trying it again would not help."""
+REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, orjson.JSONEncodeError)
+"""What is raised for a value that cannot be stored; trying it again would not help."""
+
+AWAY = (Unavailable, asyncpg.InternalClientError, *OUTAGE)
+"""What is raised while PostgreSQL is away; the second by asyncpg, on a connection that the server has just
+ended."""
 
 DeadLetter = dict[bytes, bytes]
 
@@ -36,8 +42,7 @@ class Recorder:
         """Record what `entries` mean; returns the copies for `ordinaut:dead` of what was rejected.
 
         When it returns, every verdict is on PostgreSQL's disk, whether it was put there now or before.
-        Raises `Unavailable` and what asking PostgreSQL raises; calling it again with the same entries is
-        then right.
+        Raises one of `AWAY`; calling it again with the same entries is then right.
         """
         dead: dict[str, DeadLetter] = {}
         matched = 0

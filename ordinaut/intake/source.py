@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -19,7 +20,6 @@ from ordinaut.runtime.streams import (
     parse_id,
     unheard_from,
 )
-from ordinaut.runtime.time import DatabaseTime
 from ordinaut.runtime.triggers import Listener
 
 logger = structlog.get_logger(__name__)
@@ -70,7 +70,7 @@ def entries_of(stream: str, raw: Any) -> list[Entry]:
     return [Entry(stream, text(one[0]), one[1]) for one in raw if one[0] and one[1] is not None]
 
 
-async def prepare(redis: Redis, source: Source, listeners: Sequence[Listener], time: DatabaseTime) -> None:
+async def prepare(redis: Redis, source: Source, listeners: Sequence[Listener], pool: asyncpg.Pool) -> None:
     """Make the stream's group unless it is there; afterwards `source.ready` says whether it can be read.
 
     A group missing at first sight reads from the creation of the oldest task that listens; one that
@@ -85,7 +85,7 @@ async def prepare(redis: Redis, source: Source, listeners: Sequence[Listener], t
             source.forsaken = not await _has_group(redis, source.stream)
             source.ready = not source.forsaken
         else:
-            await _ensure(redis, source, listeners, time)
+            await _ensure(redis, source, listeners, pool)
             source.ready = source.known = True
             source.forsaken = False
         source.wrong = None
@@ -95,8 +95,8 @@ async def prepare(redis: Redis, source: Source, listeners: Sequence[Listener], t
         source.wrong, source.ready = str(error), False
 
 
-async def _ensure(redis: Redis, source: Source, listeners: Sequence[Listener], time: DatabaseTime) -> None:
-    source.clock_ahead = await clock_ahead(redis, time)
+async def _ensure(redis: Redis, source: Source, listeners: Sequence[Listener], pool: asyncpg.Pool) -> None:
+    source.clock_ahead = await clock_ahead(redis, pool)
     created = [each.task.created_at for each in listeners if each.task.created_at]
     start = "0" if source.known else await unheard_from(redis, source.stream, created, source.clock_ahead)
     if not await ensure_group(redis, source.stream, start):

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from ordinaut.runtime.time import DatabaseTime
 from ordinaut.runtime.triggers import TriggerIndex
 
 GROUP = "ordinaut"
@@ -35,7 +35,7 @@ def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
 
-async def open_stream(redis: Redis, time: DatabaseTime, index: TriggerIndex, stream: str) -> bool:
+async def open_stream(redis: Redis, pool: asyncpg.Pool, index: TriggerIndex, stream: str) -> bool:
     """Make the consumer group on a stream that a task begins to listen to; says whether it was made.
 
     Whoever accepts such a task calls this, after it was appended and before answering, so that no entry
@@ -45,7 +45,7 @@ async def open_stream(redis: Redis, time: DatabaseTime, index: TriggerIndex, str
     await index.refresh()
     created = [each.task.created_at for each in index.listening(stream) if each.task.created_at]
     return await ensure_group(
-        redis, stream, await unheard_from(redis, stream, created, await clock_ahead(redis, time))
+        redis, stream, await unheard_from(redis, stream, created, await clock_ahead(redis, pool))
     )
 
 
@@ -65,11 +65,17 @@ async def ensure_group(redis: Redis, stream: str, start: str = "$") -> bool:
     return True
 
 
-async def clock_ahead(redis: Redis, time: DatabaseTime) -> int:
+async def clock_ahead(redis: Redis, pool: asyncpg.Pool) -> int:
     """How many milliseconds Redis's clock, which makes the entries' ids, is ahead of PostgreSQL's, which
-    says when a task was created. Too low by the duration of one answer at most."""
-    seconds, microseconds = await redis.time()
-    return int(seconds * 1000 + microseconds // 1000 - milliseconds(time.now()))
+    says when a task was created.
+
+    PostgreSQL is asked second, so this is never too high: reckoned back from it, a task was created a
+    little too early rather than too late, and what was added just after its creation is not missed.
+    """
+    async with pool.acquire() as connection:
+        seconds, microseconds = await redis.time()
+        at: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return int(seconds * 1000 + microseconds // 1000 - milliseconds(at))
 
 
 async def unheard_from(redis: Redis, stream: str, created: Iterable[datetime], ahead: int) -> str:

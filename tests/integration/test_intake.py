@@ -109,7 +109,7 @@ async def test_a_task_acknowledged_before_the_entry_is_never_missed(
             await listen(system, f"task-{number}", stream, where=f"data == `{number}`")
             if chance.random() < 0.5:
                 # As the API does before it answers, unless Redis is away at that moment.
-                await open_stream(system.redis, system.time, index, stream)
+                await open_stream(system.redis, system.pool, index, stream)
             await system.redis.xadd(stream, {"data": str(number)})
         assert sorted(await requested(system, 40), key=str) == sorted(range(40), key=str)
 
@@ -187,7 +187,7 @@ async def test_a_clean_stop_takes_the_consumer_out_of_the_group(database_url: st
 async def test_ids_that_are_no_times_are_as_good_as_others(database_url: str, redis_url: str) -> None:
     async with a_system(database_url, redis_url) as system:
         await listen(system, "ship")
-        await open_stream(system.redis, system.time, TriggerIndex(system.pool), "orders")
+        await open_stream(system.redis, system.pool, TriggerIndex(system.pool), "orders")
         for number in (1, 2):
             await system.redis.xadd("orders", {"data": str(number)}, id=f"{number}-1")
         async with an_intake(system):

@@ -1,6 +1,7 @@
 """One entry, one run (I7): however often it is delivered, to whomever, and whatever Redis forgets."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
@@ -12,6 +13,7 @@ from ordinaut.runtime.streams import GROUP, ensure_group
 from ordinaut.runtime.triggers import TriggerIndex
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, happen, listen
+from tests.support.servers import Servers, execute
 
 
 async def test_two_intakes_share_a_group_and_each_entry_gets_one_run(
@@ -112,3 +114,33 @@ async def test_while_redis_is_away_it_waits_and_then_goes_on(database_url: str, 
         await other.aclose()
         await eventually(lambda: intake.matched == 2)
         await eventually(lambda: intake.trouble is None)
+
+
+async def test_while_postgresql_is_away_nothing_is_acknowledged_and_nothing_lost(
+    servers: Servers, database_url: str, redis_url: str
+) -> None:
+    name = urlsplit(database_url).path.removeprefix("/")
+    away = (
+        f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false',
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+    )
+    back = f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'
+    async with a_system(database_url, redis_url) as system, an_intake(system) as intake:
+        await listen(system, "ship")
+        await system.redis.xadd("orders", {"data": "1"})
+        await eventually(lambda: intake.matched == 1)
+        await execute(servers.database_url, *away)
+        try:
+            await system.redis.xadd("orders", {"data": "2"})
+
+            async def waits() -> bool:
+                (group,) = await system.redis.xinfo_groups("orders")
+                # Not read yet, or read and in hand.
+                return bool(intake.trouble) and group["pending"] + group["lag"] == 1
+
+            await eventually(waits)
+        finally:
+            await execute(servers.database_url, back)
+        await eventually(lambda: intake.matched == 2)
+        await eventually(lambda: intake.trouble is None)
+        assert [event.data["input"] for event in await events(system, "RunRequested")] == [1, 2]
