@@ -61,8 +61,9 @@ ON CONFLICT (run_id) DO UPDATE SET run_at = excluded.run_at, version = excluded.
 """
 
 REMOVE = f"""
-DELETE FROM due_work USING ({last_of(LIVES, "stream, type")}) AS e
- WHERE run_id = substr(e.stream, 5)::uuid AND e.type NOT IN ('RunRequested', 'RunRetryScheduled')
+DELETE FROM due_work d USING ({last_of(LIVES, "stream, type, version")}) AS e
+ WHERE d.run_id = substr(e.stream, 5)::uuid AND d.version < e.version
+   AND e.type NOT IN ('RunRequested', 'RunRetryScheduled')
 """
 
 CARRY_OVER = """

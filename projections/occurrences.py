@@ -36,6 +36,7 @@ SELECT (data->>'task')::uuid, coalesce((data->>'from')::timestamptz, (data#>>'{{
        (data#>>'{{cause,lateness}}')::double precision, (data->>'task_version')::int, at
   FROM ({batch(OCCURS)}) AS e
  WHERE data#>>'{{cause,kind}}' = 'schedule'
+ ORDER BY position
 ON CONFLICT (task_id, at) DO NOTHING
 """
 

@@ -61,11 +61,22 @@ async def rebuild(
                 await fold_range(connection, projection, position, position + batch)
             position += batch
         await connection.execute(f'ANALYZE "{schema}"."{projection.name}"')
-        head = await _swap(connection, projection, schema, live, position)
+        # To a snapshot that is older than the new table's rows the new table is empty: the swap waits
+        # until no verification is under way.
+        await connection.execute("SELECT pg_advisory_lock(hashtext($1))", _verifying(projection))
+        try:
+            head = await _swap(connection, projection, schema, live, position)
+        finally:
+            await connection.execute("SELECT pg_advisory_unlock(hashtext($1))", _verifying(projection))
         progress(head, head)
         return head
     finally:
         await connection.execute("SELECT pg_advisory_unlock(hashtext($1))", schema)
+
+
+def _verifying(projection: Projection) -> str:
+    """The name of the lock that verifications share and the swap of a rebuild has alone."""
+    return f"ordinaut_verify_{projection.name}"
 
 
 async def _swap(connection: Connection, projection: Projection, schema: str, live: str, position: int) -> int:
@@ -126,6 +137,17 @@ async def verify(
     brought to that same event by the fold itself; then the two must have the same rows. The copies
     are gone when the transaction ends.
     """
+    lock = _verifying(projection)
+    await connection.execute("SELECT pg_advisory_lock_shared(hashtext($1))", lock)
+    try:
+        return await _verify(connection, projection, progress, batch)
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock_shared(hashtext($1))", lock)
+
+
+async def _verify(
+    connection: asyncpg.Connection, projection: Projection, progress: Progress, batch: int
+) -> Verdict:
     name = projection.name
     fresh, copy = (f"ordinaut_verify_{secrets.token_hex(6)}" for _ in range(2))
     transaction = connection.transaction(isolation="repeatable_read")
