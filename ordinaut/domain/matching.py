@@ -6,7 +6,7 @@ with the attributes when the entry is a CloudEvent (https://github.com/cloudeven
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -139,40 +139,6 @@ def match(triggers: Iterable[Trigger], seen: Mapping[str, Any]) -> list[Match | 
         else:
             found.append(Match(trigger, run_input))
     return found
-
-
-class Index:
-    """The triggers of all tasks, found by space and stream. A task has at most one."""
-
-    def __init__(self, triggers: Iterable[Trigger] = ()) -> None:
-        self._by_task: dict[str, Trigger] = {}
-        self._by_stream: dict[tuple[str, str], dict[str, Trigger]] = {}
-        for trigger in triggers:
-            self.put(trigger)
-
-    def put(self, trigger: Trigger) -> None:
-        """Add a task's trigger, in place of the one it had."""
-        self.remove(trigger.task)
-        self._by_task[trigger.task] = trigger
-        self._by_stream.setdefault((trigger.space, trigger.stream), {})[trigger.task] = trigger
-
-    def remove(self, task: str) -> None:
-        """Forget a task's trigger, if it has one."""
-        trigger = self._by_task.pop(task, None)
-        if trigger is None:
-            return
-        key = (trigger.space, trigger.stream)
-        del self._by_stream[key][task]
-        if not self._by_stream[key]:
-            del self._by_stream[key]
-
-    def get(self, space: str, stream: str) -> Sequence[Trigger]:
-        """The triggers on a stream, oldest first."""
-        return tuple(self._by_stream.get((space, stream), {}).values())
-
-    def streams(self) -> frozenset[tuple[str, str]]:
-        """Every (space, stream) that some task listens to."""
-        return frozenset(self._by_stream)
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -5,7 +5,13 @@ from typing import Any
 import asyncpg
 import orjson
 
-OUTAGE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+OUTAGE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg makes of a server that ends an idle connection
+)
 """What asking PostgreSQL raises while it is stopped, starting, failing over or overloaded. Roles log
 it, wait and try again; it is never a reason to end the process."""
 

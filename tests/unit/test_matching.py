@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ordinaut.domain.expressions import compile_expression, compile_template
 from ordinaut.domain.matching import (
     BadEntry,
-    Index,
     Match,
     Mismatch,
     Payload,
@@ -164,14 +163,3 @@ def test_the_attributes_of_a_cloud_event_can_be_asked_for() -> None:
     entry = envelope(Payload(1, {"type": "order.made"}), stream="orders", entry_id="1-0")
     assert match([trigger(where="event.type == 'order.made'")], entry)
     assert not match([trigger(where="event.type == 'order.made'")], seen(1))
-
-
-def test_the_index_knows_who_listens_to_a_stream_of_a_space() -> None:
-    index = Index([trigger("a"), trigger("b"), trigger("c", stream="mails")])
-    assert [one.task for one in index.get("default", "orders")] == ["a", "b"]
-    assert index.get("other", "orders") == ()
-    index.put(trigger("a", stream="mails"))
-    index.remove("b")
-    index.remove("nobody")
-    assert index.streams() == {("default", "mails")}
-    assert [one.task for one in index.get("default", "mails")] == ["c", "a"]
