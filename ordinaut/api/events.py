@@ -6,12 +6,12 @@ from fastapi import APIRouter
 
 from ordinaut.api import openapi
 from ordinaut.api.bodies import text_field
-from ordinaut.api.door import Answer, Command, command
+from ordinaut.api.door import Answer, Command, Direct, command
 from ordinaut.domain import ids
 from ordinaut.domain.errors import Invalid
 from ordinaut.runtime.publish import publish_event
 
-router = APIRouter(prefix="/v1/events", tags=["events"])
+router = APIRouter(prefix="/v1/events", tags=["events"], route_class=Direct)
 
 
 @router.post(

@@ -6,13 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 
-from ordinaut.api.door import Door, as_json, door_of
+from ordinaut.api.door import Direct, Door, as_json, door_of
 from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.metrics import CONTENT_TYPE, published_position, render
 from ordinaut.runtime.migrate import migration_files
 from projections.registry import all_projections
 
-router = APIRouter(tags=["system"])
+router = APIRouter(tags=["system"], route_class=Direct)
 
 SECONDS = 2.0
 """A part that does not answer within this time is not ready."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from ordinaut.api import openapi
-from ordinaut.api.door import Door, caller_of, door_of, query
+from ordinaut.api.door import Direct, Door, caller_of, door_of, query
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query
 from ordinaut.domain.events import EVENT_TYPES
@@ -17,7 +17,7 @@ from ordinaut.log.database import OUTAGE
 from ordinaut.log.read import LogFilter, head, public, read_log
 from ordinaut.log.wake import LOG, Wake
 
-router = APIRouter(prefix="/v1/log", tags=["log"])
+router = APIRouter(prefix="/v1/log", tags=["log"], route_class=Direct)
 
 FILTERS = ("stream", "type", "correlation", "actor", "since", "until")
 LAST_EVENT_ID = "Last-Event-ID"

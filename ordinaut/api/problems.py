@@ -16,6 +16,7 @@ import orjson
 import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ordinaut.domain.errors import Fault, OrdinautError, Unavailable
@@ -182,6 +183,8 @@ class Observe:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            pass  # nobody is there to be told
         except Exception as error:
             if status:  # the answer has begun; the connection can only be cut
                 raise

@@ -4,11 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from ordinaut.api.door import door_of, query
+from ordinaut.api.door import Direct, door_of, query
 from ordinaut.api.queries import Query
 from projections.rebuild import status
 
-router = APIRouter(prefix="/v1/projections", tags=["system"])
+router = APIRouter(prefix="/v1/projections", tags=["system"], route_class=Direct)
 
 
 @router.get("")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 
 from ordinaut.api import openapi
 from ordinaut.api.bodies import text_field
-from ordinaut.api.door import Answer, Command, Door, caller_of, command, door_of, query, recorded
+from ordinaut.api.door import Answer, Command, Direct, Door, caller_of, command, door_of, query, recorded
 from ordinaut.api.queries import Query, to_cursor
 from ordinaut.api.taskcommands import TRIES, id_of, looks_like_id
 from ordinaut.domain import run as decisions
@@ -20,7 +20,7 @@ from ordinaut.log.wake import CANCELED
 from projections import runs as runs_table
 from projections.due_work import FINISH_NOW
 
-router = APIRouter(prefix="/v1/runs", tags=["runs"])
+router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=Direct)
 
 STATES = ("queued", "running", "waiting", "succeeded", "failed", "canceled", "parked")
 

@@ -7,19 +7,18 @@ from fastapi import APIRouter, Request, Response
 
 from ordinaut.api import openapi
 from ordinaut.api.bodies import check_fields, instant_field, parse_object, read_body
-from ordinaut.api.door import Door, as_json, caller_of, door_of, query
+from ordinaut.api.door import Direct, Door, as_json, caller_of, door_of, query
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query, to_cursor
-from ordinaut.api.taskcommands import load_task
+from ordinaut.api.taskcommands import load_task, rule_of
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.schedules.preview import note, preview
-from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import normalise_schedule, parse_schedule
 from ordinaut.domain.task import Task
 from projections import occurrences as occurrences_table
 from projections import tasks as tasks_table
 
-router = APIRouter(prefix="/v1", tags=["schedules"])
+router = APIRouter(prefix="/v1", tags=["schedules"], route_class=Direct)
 
 _TICK = timedelta(microseconds=1)
 _SCHEDULE = ("cron", "rrule", "once", "every", "timezone", "dtstart", "rdate", "exdate", "anchor")
@@ -84,8 +83,7 @@ def _expected(
     schedule = task.definition["schedule"]
     if due is None or room <= 0 or not task.exists or schedule is None or "on" in schedule:
         return []
-    assert task.created_at is not None
-    rule: Schedule = parse_schedule(schedule, created_at=task.created_at)
+    rule = rule_of(schedule)
     at: datetime | None = due
     if since is not None and since > due:
         at = rule.next_after(since - _TICK)

@@ -4,9 +4,11 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
+import orjson
 import structlog
 from redis.exceptions import RedisError
 
@@ -15,11 +17,14 @@ from ordinaut.domain.definition import Definition, parse_definition
 from ordinaut.domain.errors import Invalid, NotFound, NotPossible, VersionConflict
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.ids import task_id
+from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import parse_schedule
 from ordinaut.domain.task import Task, evolve, task_stream
 from ordinaut.log.append import Append, Appended
 from ordinaut.runtime.streams import ensure_group
 from projections import tasks as tasks_table
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 TRIES = 5
 """How often a command is decided anew when others keep being first."""
@@ -103,12 +108,22 @@ def read_definition(
     return definition
 
 
-def plan_of(definition: Definition, birth: datetime, now: datetime) -> list[dict[str, Any]]:
+@lru_cache(1024)
+def _rule(normalised: bytes) -> Schedule:
+    return parse_schedule(orjson.loads(normalised), created_at=_EPOCH)
+
+
+def rule_of(schedule: Mapping[str, Any]) -> Schedule:
+    """The rule of a normalised schedule: complete in itself, and the same for many tasks."""
+    return _rule(orjson.dumps(schedule))
+
+
+def plan_of(definition: Definition, now: datetime) -> list[dict[str, Any]]:
     """The first planned instants of a definition's schedule, as TaskCreated and TaskChanged carry them."""
     schedule = definition.schedule
     if schedule is None or "on" in schedule:
         return []
-    at = parse_schedule(schedule, created_at=birth).next_after(now)
+    at = rule_of(schedule).next_after(now)
     return [{"index": 0, "at": at.isoformat() if at else None}]
 
 
@@ -128,8 +143,7 @@ def birth_of(task: Task) -> datetime:
         return task.created_at
     start = datetime.fromisoformat(kept)
     if start.tzinfo is None:
-        rule = parse_schedule(schedule, created_at=task.created_at)
-        start = start.replace(tzinfo=rule.tz)
+        start = start.replace(tzinfo=rule_of(schedule).tz)
     near = abs(start - task.created_at) < timedelta(minutes=2)
     return start if near else task.created_at
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 
 from ordinaut.api import openapi
 from ordinaut.api.bodies import flag_field, instant_field, parse_object, text_field
-from ordinaut.api.door import Answer, Command, caller_of, command, door_of, query
+from ordinaut.api.door import Answer, Command, Direct, caller_of, command, door_of, query
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query, to_cursor
 from ordinaut.api.taskcommands import (
@@ -24,6 +24,7 @@ from ordinaut.api.taskcommands import (
     plan_of,
     public,
     read_definition,
+    rule_of,
 )
 from ordinaut.domain import task as decisions
 from ordinaut.domain.durations import parse_duration
@@ -31,12 +32,11 @@ from ordinaut.domain.errors import Invalid, NotPossible, VersionConflict
 from ordinaut.domain.ids import task_id
 from ordinaut.domain.request import request_run
 from ordinaut.domain.run import run_stream
-from ordinaut.domain.schedules.spec import parse_schedule
 from ordinaut.domain.schedules.zones import tz_version
 from ordinaut.domain.task import Task, task_stream
 from projections import tasks as tasks_table
 
-router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+router = APIRouter(prefix="/v1/tasks", tags=["tasks"], route_class=Direct)
 
 
 @router.post("", status_code=201, openapi_extra=openapi.task_body())
@@ -49,7 +49,7 @@ async def create_task(command: Command) -> Answer:
     body = parse_object(command.raw, check=False)  # reading the definition checks all of it
     now = command.now
     definition = read_definition(command, body, name=None, birth=now)
-    plan, tz = plan_of(definition, now, now), tz_version()
+    plan, tz = plan_of(definition, now), tz_version()
     # Most names are new: try that first, and read only when it turns out otherwise.
     task = Task(task_id(command.space, definition.name))
     for _ in range(TRIES):
@@ -93,7 +93,7 @@ async def put_task(command: Command) -> Answer:
             task, name = await command.system.tasks.load(id_of(command.space, name_or_id)), name_or_id
         birth = birth_of(task) if task.exists else command.now
         definition = read_definition(command, body, name=name, birth=birth)
-        plan, tz = plan_of(definition, birth, command.now), tz_version()
+        plan, tz = plan_of(definition, command.now), tz_version()
         if task.exists:
             status, events = 200, decisions.change(task, definition.normalised(), plan, tz)
         else:
@@ -223,7 +223,7 @@ async def snooze_task(command: Command) -> Answer:
         if at is None:
             schedule = task.definition["schedule"]
             timed = schedule is not None and "on" not in schedule
-            due = parse_schedule(schedule, created_at=now).next_after(now) if timed else None
+            due = rule_of(schedule).next_after(now) if timed else None
             if due is None:
                 raise NotPossible(
                     f"the task {task.name!r} has no next occurrence; say `until` when, or `for` how long"
