@@ -86,9 +86,7 @@ def task_snooze(
     task: Task,
     until: Annotated[
         str | None,
-        typer.Argument(
-            help="An ISO instant, or a duration such as 2h; just the next occurrence if left out."
-        ),
+        typer.Argument(help="An ISO instant, or a duration such as 2h; by default the next occurrence."),
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; people will read it.")] = None,
 ) -> None:

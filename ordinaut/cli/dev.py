@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import structlog
 from redis.exceptions import RedisError
 from rich.console import Console
 
@@ -37,6 +39,8 @@ EXAMPLES_API = "http://127.0.0.1:8080"
 DEMO_STREAM = "orders"
 DEMO_ORDER = '{"id": 7, "amount": 120, "customer": "Ana"}'
 
+logger = structlog.get_logger(__name__)
+
 
 class PortTaken(OrdinautError):
     """Somebody listens on the port already."""
@@ -60,9 +64,7 @@ class Session:
 def dev(port: int | None, data_dir: Path | None, *, ephemeral: bool, examples: bool) -> int:
     """Run until Ctrl-C; the exit code. Raises OrdinautError when it cannot start."""
     settings = load_settings(port=port, data_dir=data_dir)
-    if not settings.given("log_level"):
-        settings = settings.model_copy(update={"log_level": "warning"})  # the feed tells the rest
-    configure_logging(settings)
+    _quieten(settings)
     settings = settings.model_copy(
         update={"port": _free_port(settings, None if ephemeral else settings.data_dir)}
     )
@@ -84,6 +86,15 @@ def dev(port: int | None, data_dir: Path | None, *, ephemeral: bool, examples: b
             return run_loop(_run(settings, servers.data_dir, api, examples))
         except asyncio.CancelledError:  # a second Ctrl-C: the servers are stopped all the same
             return 130
+
+
+def _quieten(settings: Settings) -> None:
+    """Configure logging; unless a level is wanted, only what the feed does not tell is written."""
+    if settings.given("log_level"):
+        configure_logging(settings)
+        return
+    configure_logging(settings.model_copy(update={"log_level": "warning"}))
+    logging.getLogger("ordinaut.work").setLevel(logging.ERROR)  # steps that fail are in the feed
 
 
 def _free_port(settings: Settings, directory: Path | None) -> int:
@@ -134,7 +145,7 @@ async def _run(settings: Settings, directory: Path, api: str, examples: bool) ->
     main = asyncio.current_task()
     assert main is not None
     stop_on_signals(stop, lambda _: main.cancel("a second signal"))
-    async with opened(settings, list(ROLES), stop) as system:
+    async with opened(settings, ROLES, stop) as system:
         async with database(settings, prepared=False) as connection:
             done = await prepare(connection, lambda _name, _done, _total: None)
         for name in done.rebuilt:
@@ -143,7 +154,7 @@ async def _run(settings: Settings, directory: Path, api: str, examples: bool) ->
         session = Session(settings, directory, api, key, new_key, examples)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(run_roles(system, list(ROLES), stop), name="roles")
+                group.create_task(run_roles(system, ROLES, stop), name="roles")
                 group.create_task(_show(session, system, stop), name="show")
         except ExceptionGroup as errors:
             return _failed(errors)
@@ -151,12 +162,15 @@ async def _run(settings: Settings, directory: Path, api: str, examples: bool) ->
     return 0
 
 
-def _failed(errors: ExceptionGroup[Exception]) -> int:
-    """Say what `run_roles` has not told."""
-    mine = errors.subgroup(lambda error: isinstance(error, OrdinautError))
-    for error in mine.exceptions if mine else ():
-        if isinstance(error, OrdinautError):
-            print_error(error)
+def _failed(error: BaseException) -> int:
+    """Say what is wrong, however deep it is in groups of errors."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            _failed(inner)
+    elif isinstance(error, OrdinautError):
+        print_error(error)
+    else:
+        logger.error("dev.died", exc_info=error)
     return 1
 
 

@@ -98,7 +98,7 @@ class Feed:
             case "OccurrenceSkipped":
                 return f"[yellow]skipped:[/] {escape(str(data['reason']))}"
             case "StepSucceeded":
-                return f"[green]✓[/] {escape(data['step'])}{_took(data)}"
+                return f"[green]✓[/] {escape(data['step'])}{_took(data)}{_message(data)}"
             case "StepFailed":
                 return f"[red]✗[/] {escape(data['step'])}: {brief(data.get('error'))}"
             case "RunRetryScheduled" | "RunWaiting":
@@ -138,6 +138,13 @@ def _took(data: dict[str, Any]) -> str:
         return ""
     seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
     return f" [dim]{duration(seconds)}[/]"
+
+
+def _message(data: dict[str, Any]) -> str:
+    """What a step was given to say, as `log.write` is."""
+    given = data.get("input")
+    message = given.get("message") if isinstance(given, dict) else None
+    return f"  {brief(message, 80)}" if isinstance(message, str) else ""
 
 
 def _clock(text: Any) -> str:

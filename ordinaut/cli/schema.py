@@ -11,6 +11,7 @@ import structlog
 
 from ordinaut.domain.errors import OrdinautError
 from ordinaut.log.append import Connection
+from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.migrate import migrate, migration_files
 from projections.rebuild import rebuild
 from projections.registry import all_projections, ensure_tables
@@ -74,8 +75,11 @@ async def wait_for_schema(pool: asyncpg.Pool, stop: asyncio.Event, seconds: floa
     deadline = asyncio.get_running_loop().time() + seconds
     told = False
     while not stop.is_set():
-        async with pool.acquire() as connection:
-            lacking = await missing(connection)
+        try:
+            async with pool.acquire() as connection:
+                lacking = await missing(connection)
+        except OUTAGE as error:
+            lacking = [f"a server that answers ({error or type(error).__name__})"]
         if not lacking:
             return
         if not told:

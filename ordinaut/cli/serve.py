@@ -9,20 +9,28 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
 import uvloop
 
 from ordinaut.cli.schema import wait_for_schema
 from ordinaut.domain.errors import OrdinautError
+from ordinaut.runtime.keys import ensure_admin_key
 from ordinaut.runtime.logging import configure_logging
 from ordinaut.runtime.settings import Settings, load_settings
 from ordinaut.runtime.system import System, open_system
 from projections.registry import all_projections
 
+if TYPE_CHECKING:
+    from ordinaut.work.tools.registry import Registry
+
 GRACE_SECONDS = 10.0
 """What roles get beyond `drain_seconds` before they are cut off."""
+
+REPEAT_SECONDS = 1.0
+"""A signal so soon after the first is the same wish: wrappers pass on what the whole group has heard."""
 
 logger = structlog.get_logger(__name__)
 
@@ -43,76 +51,66 @@ class RoleEnded(OrdinautError):
     title = "A role ended by itself"
 
 
-# Each imports what it needs when it is asked for: a relay has no use for a web framework.
+ROLES = ("api", "relay", "projector", "clock", "intake", "worker")
 
 
-def _api(system: System) -> Role:
-    from ordinaut.api.server import Api
+def build(system: System, names: Sequence[str]) -> dict[str, Role]:
+    """The roles of these names, wired to the system.
 
-    return Api(system)
+    Each is imported when it is asked for: a relay has no use for a web framework. The API takes its
+    port here, so that a port in use is told before anything runs. Raises `OrdinautError` then.
+    """
+    settings, roles = system.settings, dict[str, Role]()
+    troubles: dict[str, Callable[[], str | None]] = {}
+    if "relay" in names:
+        from ordinaut.log.relay import Relay
+
+        roles["relay"] = relay = Relay(
+            system.pool,
+            system.redis,
+            system.notifications,
+            maxlen=settings.log_stream_maxlen,
+            poll_seconds=settings.poll_seconds,
+        )
+        troubles["relay"] = lambda: relay.trouble
+    if "projector" in names:
+        from projections.projector import Projector
+
+        projections = list(all_projections().values())
+        roles["projector"] = Projector(
+            settings.database_url, system.notifications, projections, poll_seconds=settings.poll_seconds
+        )
+    if "clock" in names:
+        from ordinaut.clock.clock import Clock
+
+        roles["clock"] = Clock(system)
+    if "intake" in names:
+        from ordinaut.intake.intake import Intake
+
+        roles["intake"] = Intake(system)
+    if "worker" in names:
+        from ordinaut.work.worker import Worker
+
+        roles["worker"] = Worker(system, _tools())
+    if "api" in names:
+        from ordinaut.api.server import Api
+
+        roles["api"] = api = Api(system, tools=_tools().names(), roles=names, troubles=troubles)
+        api.bind()
+    return roles
 
 
-def _relay(system: System) -> Role:
-    from ordinaut.log.relay import Relay
-
-    settings = system.settings
-    return Relay(
-        system.pool,
-        system.redis,
-        system.notifications,
-        maxlen=settings.log_stream_maxlen,
-        poll_seconds=settings.poll_seconds,
-    )
-
-
-def _projector(system: System) -> Role:
-    from projections.projector import Projector
-
-    projections = list(all_projections().values())
-    poll = system.settings.poll_seconds
-    return Projector(system.settings.database_url, system.notifications, projections, poll_seconds=poll)
-
-
-def _clock(system: System) -> Role:
-    from ordinaut.clock.clock import Clock
-
-    return Clock(system)
-
-
-def _intake(system: System) -> Role:
-    from ordinaut.intake.intake import Intake
-
-    return Intake(system)
-
-
-def _worker(system: System) -> Role:
+@cache
+def _tools() -> "Registry":
     from ordinaut.work.tools.registry import Registry
-    from ordinaut.work.worker import Worker
 
-    return Worker(system, Registry.load())
-
-
-ROLES: dict[str, Callable[[System], Role]] = {
-    "api": _api,
-    "relay": _relay,
-    "projector": _projector,
-    "clock": _clock,
-    "intake": _intake,
-    "worker": _worker,
-}
+    return Registry.load()
 
 
 def with_connections(settings: Settings, names: Sequence[str]) -> Settings:
     """The settings with a pool that is large enough for these roles not to wait for one another."""
-    wanted = {
-        "api": 8,
-        "relay": 1,
-        "projector": len(all_projections()),
-        "clock": 3,
-        "intake": 3,
-        "worker": 6,
-    }
-    needed = 2 + sum(wanted[name] for name in names)  # two for the appender and the time
+    wanted = {"api": 8, "relay": 1, "clock": 3, "intake": 3, "worker": 6}  # a projector has its own
+    needed = 2 + sum(wanted.get(name, 0) for name in names)  # two for the appender and the time
     return settings.model_copy(update={"pool_max": max(settings.pool_max, needed)})
 
 
@@ -121,10 +119,10 @@ async def run_roles(system: System, names: Sequence[str], stop: asyncio.Event) -
 
     A role that dies takes the others with it: its exception comes out in an ExceptionGroup. Roles that
     take longer to end than `drain_seconds` and a grace are cut off, by a TimeoutError; nothing is lost
-    by that, because their leases run out.
+    by that, because their leases run out. Raises `OrdinautError` when the API cannot have its port.
     """
     seconds = system.settings.drain_seconds + GRACE_SECONDS
-    roles = {name: ROLES[name](system) for name in names}
+    roles = build(system, names)
     async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
         running = [group.create_task(_run(name, role, stop), name=name) for name, role in roles.items()]
 
@@ -149,17 +147,21 @@ async def _run(name: str, role: Role, stop: asyncio.Event) -> None:
 
 
 def stop_on_signals(stop: asyncio.Event, second: Callable[[int], object]) -> None:
-    """SIGTERM or Ctrl-C sets `stop`; once more calls `second` with the signal's number."""
+    """SIGTERM or Ctrl-C sets `stop`; once more, `REPEAT_SECONDS` later, calls `second` with its number."""
+    loop = asyncio.get_running_loop()
+    patient_until = 0.0
 
     def heard(number: int) -> None:
-        if stop.is_set():
+        nonlocal patient_until
+        if not stop.is_set():
+            patient_until = loop.time() + REPEAT_SECONDS
+            logger.info("stopping", signal=signal.Signals(number).name)
+            stop.set()
+        elif loop.time() > patient_until:
             second(number)
-            return
-        logger.info("stopping", signal=signal.Signals(number).name)
-        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, heard, int(number))
+        loop.add_signal_handler(number, heard, int(number))
 
 
 def run_loop(main: Coroutine[Any, Any, Result]) -> Result:
@@ -198,6 +200,8 @@ async def _serve(settings: Settings, names: Sequence[str]) -> int:
         await wait_for_schema(system.pool, stop)
         if stop.is_set():
             return 0
+        if "api" in names and settings.api_key is not None:
+            await ensure_admin_key(system, settings.api_key.get_secret_value())
         try:
             await run_roles(system, names, stop)
         except (TimeoutError, ExceptionGroup) as error:
@@ -214,6 +218,6 @@ def serve(names: Sequence[str]) -> int:
     settings = load_settings()
     configure_logging(settings)
     try:
-        return run_loop(_serve(settings, list(dict.fromkeys(names)) or list(ROLES)))
+        return run_loop(_serve(settings, tuple(dict.fromkeys(names)) or ROLES))
     except asyncio.CancelledError:
         return 0  # told to stop before it had begun

@@ -1,0 +1,140 @@
+"""The commands that talk to the API: apply, task, run, log, event."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartRole
+from tests.support.commands import ordinaut
+
+KEY = "ord_cli_tests_0123456789abcdef0123456789"
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+ECHO = """\
+name: echo
+on: {stream: orders, where: "data.amount > `100`"}
+pipeline:
+  - id: say
+    uses: debug.echo
+    with: {text: "${input.text || 'nothing'}"}
+"""
+
+NIGHTLY = """\
+# Every night.
+name: nightly
+schedule: {rrule: "FREQ=DAILY;BYHOUR=3"}
+params: {city: Chisinau}
+pipeline:
+  - {id: say, uses: debug.echo, with: "${params.city}"}
+"""
+
+
+@pytest.fixture
+def cli(start_role: StartRole) -> Cli:
+    """Runs a command against a whole system of this test's own."""
+    roles = start_role("api", "projector", "intake", "worker", env={"ORDINAUT_API_KEY": KEY})
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return ordinaut(*arguments, env={"ORDINAUT_URL": roles.api, "ORDINAUT_API_KEY": KEY})
+
+    return run
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Two good definitions."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "echo.yaml").write_text(ECHO)
+    (tmp_path / "tasks" / "nightly.yaml").write_text(NIGHTLY)
+    return tmp_path / "tasks"
+
+
+def names(cli: Cli) -> list[str]:
+    return [task["name"] for task in result(cli("task", "list", "--json"))]
+
+
+def result(answer: subprocess.CompletedProcess[str]) -> Any:
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)
+
+
+def test_a_directory_with_bad_files_applies_none_and_names_every_place(cli: Cli, directory: Path) -> None:
+    (directory / "bad.yaml").write_text(
+        NIGHTLY.replace("nightly", "bad").replace("${params.city}", "${params.town}")
+    )
+    (directory / "broken.yaml").write_text("name: broken\npipeline: [")
+    (directory / "tool.yaml").write_text(
+        ECHO.replace("name: echo", "name: tool").replace("debug.echo", "debug.ecko")
+    )
+    (directory / "twice.yaml").write_text(ECHO)
+
+    answer = cli("apply", "-f", str(directory))
+    assert answer.returncode == 1
+    said = answer.stderr.splitlines()
+    assert any(f"{directory}/bad.yaml:6: /pipeline/0/with" in line for line in said), said
+    assert any(f"{directory}/broken.yaml:2" in line for line in said), said
+    assert any(f"{directory}/twice.yaml:1" in line and "twice" in line for line in said), said
+    assert names(cli) == []
+
+    # What only the server knows is checked before anything is sent, too.
+    for name in ("bad", "broken", "twice"):
+        (directory / f"{name}.yaml").unlink()
+    answer = cli("apply", "-f", str(directory))
+    assert answer.returncode == 1
+    assert f"{directory}/tool.yaml:5: /pipeline/0/uses" in answer.stderr
+    assert "debug.echo" in answer.stderr
+    assert names(cli) == []
+
+
+def test_apply_shows_a_plan_and_the_second_time_there_is_nothing_to_do(cli: Cli, directory: Path) -> None:
+    assert "2 tasks would be applied" in cli("apply", "-f", str(directory), "--dry-run").stdout
+    assert names(cli) == []
+
+    assert "2 tasks applied" in cli("apply", "-f", str(directory)).stdout
+    assert names(cli) == ["echo", "nightly"]
+    assert "Nothing to do" in cli("apply", "-f", str(directory)).stdout
+
+    (directory / "nightly.yaml").write_text(NIGHTLY.replace("Chisinau", "Tallinn"))
+    changed = cli("apply", "-f", str(directory / "nightly.yaml")).stdout.splitlines()
+    assert [line.strip() for line in changed[1:4]] == ["/params/city", '- "Chisinau"', '+ "Tallinn"']
+    assert result(cli("task", "show", "nightly", "--json"))["params"] == {"city": "Tallinn"}
+
+
+def test_tasks_are_run_paused_snoozed_and_retired(cli: Cli, directory: Path) -> None:
+    cli("apply", "-f", str(directory))
+    run = result(cli("task", "run", "echo", "--input", '{"text": "hi"}', "--follow", "--json"))
+    assert (run["state"], run["output"]) == ("succeeded", {"text": "hi"})
+
+    shown = cli("run", "show", run["id"]).stdout
+    assert "say" in shown and "succeeded" in shown
+    assert [each["id"] for each in result(cli("run", "list", "--task", "echo", "--json"))] == [run["id"]]
+
+    assert cli("task", "pause", "nightly", "--reason", "holidays").returncode == 0
+    assert result(cli("task", "show", "nightly", "--json"))["status"] == "paused"
+    assert cli("task", "resume", "nightly").returncode == 0
+    assert cli("task", "snooze", "nightly", "2h").returncode == 0
+    assert result(cli("task", "show", "nightly", "--json"))["snoozed_until"]
+    assert cli("task", "retire", "nightly").returncode == 0
+    assert names(cli) == ["echo"]
+
+
+def test_a_published_event_runs_what_listens_and_is_in_the_log(cli: Cli, directory: Path) -> None:
+    cli("apply", "-f", str(directory))
+    event = result(cli("event", "publish", "orders", '{"amount": 120}', "--json"))
+    assert len(event["runs"]) == 1
+    assert result(cli("run", "show", event["runs"][0], "--follow", "--json"))["state"] == "succeeded"
+    types = [
+        each["type"] for each in result(cli("log", "list", "--stream", f"run-{event['runs'][0]}", "--json"))
+    ]
+    assert (types[0], types[-1]) == ("RunRequested", "RunSucceeded")
+
+
+def test_what_is_not_there_is_named_on_stderr(cli: Cli) -> None:
+    answer = cli("task", "show", "nobody")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "nobody" in answer.stderr
