@@ -16,7 +16,6 @@ from benchmarks import machine, report, servers
 from benchmarks.suite import PARTS, QUICK, Plan, Results, Suite
 from benchmarks.venvs import PEERS, ROOT
 
-
 BEGIN, END = "<!-- report: begin -->", "<!-- report: end -->"
 WIDTH = 110
 

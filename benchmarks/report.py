@@ -90,6 +90,8 @@ def show(console: Console, results: Results, about: dict[str, dict[str, str]], p
         f" one round; latency at {plan.rate} jobs/s for {plan.seconds:.0f} s after 2 s of warm-up; each round"
         " in a fresh database. Definitions: benchmarks/peers/harness.py."
     )
+    if float(about["Machine"]["load before"]) > 0.5:
+        console.print("[bold red]Busy[/]: other work ran on this machine before; the figures include it.")
     for what, why in results.failed.items():
         console.print(f"[bold red]failed[/] {what}: {why}", markup=True, highlight=False)
 
