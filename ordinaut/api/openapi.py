@@ -1,6 +1,7 @@
 """What /openapi.json says of bodies, parameters and errors. Requests are read by hand (see door), so what
 the framework would have inferred is told here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "order": ("asc or desc.", TEXT),
     "dry_run": ("true: check everything, change nothing.", FLAG),
 }
+
+_IN_PATH = re.compile(r"{(\w+)}")
 
 _EXAMPLE = {
     "name": "morning-briefing",
@@ -123,7 +126,11 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     for path, operations in schema["paths"].items():
+        named = [
+            {"name": name, "in": "path", "required": True, "schema": TEXT} for name in _IN_PATH.findall(path)
+        ]
         for operation in operations.values():
+            operation["parameters"] = [*named, *operation.get("parameters", [])]
             operation["responses"].pop("422", None)
             if path.startswith("/v1"):
                 operation["security"] = [{"key": []}]

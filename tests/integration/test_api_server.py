@@ -189,6 +189,8 @@ async def test_the_documentation_works_offline_and_describes_every_route(api: Se
         assert path in described["paths"], path
         for operation in described["paths"][path].values():
             assert operation["description"], path
+            declared = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+            assert declared == set(re.findall(r"{(\w+)}", path)), path
     assert "pipeline" in described["components"]["schemas"]["Task"]["properties"]
 
 
