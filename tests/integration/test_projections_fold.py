@@ -1,0 +1,195 @@
+"""I5: the read tables are a fold of the log. However the log is cut into batches, they come out the same,
+and the same as the pure folds of the domain."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ordinaut.domain import run, task
+from ordinaut.domain.events import Event
+from ordinaut.log.append import Append, Appended, append
+from ordinaut.log.database import connect
+from ordinaut.log.read import head, read_after
+from projections.projector import fold_range
+from projections.registry import all_projections
+from tests.support.history import OPERATIONS, World
+
+ONE, EACH, CUT = "fold_one", "fold_each", "fold_cut"
+TABLES = tuple(all_projections())
+
+OF_TASKS = ("create", "change", "change_schedule", "pause", "resume", "snooze", "retire", "fire", "skip")
+OF_RUNS = tuple(o for o in OPERATIONS if o not in OF_TASKS and o != "step")
+BEGUN = [("create", 0, 2), ("create", 1, 1), ("request", 0, 3), ("request", 1, 4), ("fire", 0, 1)]
+
+
+def some(kinds: Sequence[str], things: int, most: int) -> st.SearchStrategy[list[tuple[str, int, int]]]:
+    operation = st.tuples(st.sampled_from(kinds), st.integers(0, things - 1), st.integers(0, 11))
+    return st.lists(operation, min_size=10, max_size=most).map(lambda wanted: [*BEGUN, *wanted])
+
+
+operations = some(OF_TASKS, 2, 25) | some(OF_RUNS, 2, 25) | some(OPERATIONS, 4, 50)
+
+
+class Folder:
+    """A log, and three copies of every read table, each kept by another way of cutting it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.spaces = 0
+        self.runner = asyncio.Runner()
+        self.connection: asyncpg.Connection = self.runner.run(self._open())
+
+    async def _open(self) -> asyncpg.Connection:
+        connection = await connect(self.url)
+        for schema in (ONE, EACH, CUT):
+            await connection.execute(f"CREATE SCHEMA {schema}")
+            await connection.execute(f"SET search_path = {schema}, public")
+            for projection in all_projections().values():
+                await connection.execute(projection.ddl)
+        return connection
+
+    def close(self) -> None:
+        self.runner.run(self.connection.close())
+        self.runner.close()
+
+    def space(self) -> str:
+        self.spaces += 1
+        return f"space-{self.spaces}"
+
+    def tell(self, items: Sequence[Append]) -> list[Event]:
+        return self.runner.run(self._tell(items))
+
+    async def _tell(self, items: Sequence[Append]) -> list[Event]:
+        base = await head(self.connection)
+        async with self.connection.transaction():
+            for item in items:
+                (outcome,) = await append(self.connection, [item])
+                assert isinstance(outcome, Appended), outcome
+        return await read_after(self.connection, base, 100_000)
+
+    def fold(self, schema: str, bounds: Sequence[int]) -> None:
+        self.runner.run(self._fold(schema, bounds))
+
+    async def _fold(self, schema: str, bounds: Sequence[int]) -> None:
+        async with self.connection.transaction():
+            await self.connection.execute(f"SET LOCAL search_path = {schema}, public")
+            for after, upto in pairwise(bounds):
+                for projection in all_projections().values():
+                    await fold_range(self.connection, projection, after, upto)
+
+    def rows(self, schema: str, table: str, space: str) -> list[dict[str, Any]]:
+        rows = self.runner.run(
+            self.connection.fetch(
+                f"SELECT * FROM {schema}.{table} t WHERE space = $1 ORDER BY t::text", space
+            )
+        )
+        return [dict(row) for row in rows]
+
+
+@pytest.fixture
+def folder(database_url: str) -> Iterator[Folder]:
+    folder = Folder(database_url)
+    yield folder
+    folder.close()
+
+
+def test_the_tables_do_not_depend_on_how_the_log_is_cut(folder: Folder) -> None:
+    @settings(max_examples=40)
+    @given(operations, st.sets(st.integers(1, 40), max_size=6))
+    @example([("create", 0, 2), ("pause", 0, 1), ("retire", 0, 0)], {2})
+    def check(wanted: list[tuple[str, int, int]], cuts: set[int]) -> None:
+        space = folder.space()
+        world = World(space)
+        items = [item for operation in wanted if (item := world.do(*operation)) is not None]
+        if not items:
+            return
+        events = folder.tell(items)
+        first, last = events[0].position - 1, events[-1].position
+        folder.fold(ONE, [first, last])
+        folder.fold(EACH, range(first, last + 1))
+        folder.fold(CUT, sorted({first, last, *(min(first + cut, last) for cut in cuts)}))
+        for table in TABLES:
+            whole = folder.rows(ONE, table, space)
+            assert whole == folder.rows(EACH, table, space), table
+            assert whole == folder.rows(CUT, table, space), table
+        the_same_as_the_pure_folds(folder, space, events)
+
+    check()
+
+
+def the_same_as_the_pure_folds(folder: Folder, space: str, events: list[Event]) -> None:
+    streams: dict[str, list[Event]] = {}
+    for event in events:
+        streams.setdefault(event.stream, []).append(event)
+    tasks = {
+        str(row["id"]): {key: value for key, value in row.items() if key not in ("id", "labels", "title")}
+        for row in folder.rows(ONE, "tasks", space)
+    }
+    runs = {str(row["id"]): row for row in folder.rows(ONE, "runs", space)}
+    due = {str(row["run_id"]): row for row in folder.rows(ONE, "due_work", space)}
+    for stream, own in streams.items():
+        kind, _, key = stream.partition("-")
+        if kind == "task":
+            known = task.fold(key, own)
+            assert tasks.pop(key) == {
+                name: getattr(known, name)
+                for name in (
+                    "space", "name", "status", "definition", "version", "stream_version", "created_at",
+                    "changed_at", "paused_reason", "snoozed_until",
+                )
+            }  # fmt: skip
+        elif own[0].type == "RunRequested":
+            done = run.fold(key, own)
+            row = runs.pop(key)
+            same = (
+                "space", "task", "task_version", "state", "attempt", "cause", "correlation", "simulate",
+                "input", "output", "error", "requested_at", "started_at", "finished_at",
+            )  # fmt: skip
+            assert {name: row[name] for name in same} == {name: getattr(done, name) for name in same}
+            assert str(row["task_id"]) == done.task_id
+            assert row["position"] == own[0].position
+            waits = due.pop(key, None)
+            assert (waits is None) == done.ended, "a run is in due_work until it has ended"
+            if waits is not None and done.state == "waiting":
+                assert waits["run_at"] == done.run_at
+            elif waits is not None and done.state == "queued":
+                jitter = own[0].data.get("run_at")
+                assert waits["run_at"] == (datetime.fromisoformat(jitter) if jitter else own[0].at)
+    assert (tasks, runs, due) == ({}, {}, {}), "rows of nothing"
+
+
+def test_schedules_stand_where_the_last_occurrence_left_them(folder: Folder) -> None:
+    @settings(max_examples=25)
+    @given(operations)
+    def check(wanted: list[tuple[str, int, int]]) -> None:
+        space = folder.space()
+        world = World(space)
+        items = [item for operation in wanted if (item := world.do(*operation)) is not None]
+        if not items:
+            return
+        events = folder.tell(items)
+        folder.fold(ONE, [events[0].position - 1, events[-1].position])
+        found = {
+            (str(row["task_id"]), row["index"]): row["next_fire_at"]
+            for row in folder.rows(ONE, "schedules", space)
+            if row["next_fire_at"] is not None
+        }
+        assert found == world.plans
+        verdicts = [
+            (event.data["cause"]["at"], event.type)
+            for event in events
+            if event.type in ("RunRequested", "OccurrenceSkipped")
+            and event.data["cause"]["kind"] == "schedule"
+        ]
+        kinds = {"fired": "RunRequested", "skipped": "OccurrenceSkipped"}
+        rows = folder.rows(ONE, "occurrences", space)
+        assert sorted((row["at"].isoformat(), kinds[row["verdict"]]) for row in rows) == sorted(verdicts)
+
+    check()

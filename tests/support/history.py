@@ -1,0 +1,297 @@
+"""Histories as the roles of a living system write them, without the roles: tasks are created, changed,
+paused and retired, their schedules fire or are skipped, runs are started, retried and ended."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ordinaut.domain import ids, run, task
+from ordinaut.domain.errors import OrdinautError
+from ordinaut.domain.events import Event, NewEvent
+from ordinaut.domain.run import Run, run_stream
+from ordinaut.domain.task import Task, task_stream
+from ordinaut.log.append import Append
+from projections.due_work import FINISH_NOW, PUT_OFF_NOW
+from projections.schedules import ADVANCE_NOW
+
+OPERATIONS = (
+    "create", "create", "change", "change_schedule", "pause", "resume", "snooze", "retire",
+    "fire", "fire", "skip", "request", "lease", "lease", "lease", "step", "succeed", "succeed", "fail",
+    "put_off", "hand_back", "crash", "cancel", "reopen", "park",
+)  # fmt: skip
+BEGIN = datetime(2031, 1, 1, tzinfo=UTC)
+
+
+def definition(number: int, schedules: int) -> dict[str, Any]:
+    """A normalised definition, as TaskCreated and TaskChanged hold it."""
+    schedule: dict[str, Any] | None = {"every": f"{number % 5 + 1}m"} if schedules else None
+    if number % 7 == 0:
+        schedule = {"on": {"stream": "orders"}}
+    return {
+        "title": f"title {number}" if number % 2 else None,
+        "labels": {"n": str(number)},
+        "schedule": schedule,
+        "params": {"n": number},
+        "pipeline": [{"id": "say", "uses": "debug.echo", "with": {"n": number}}],
+        "policy": {"priority": number % 10, "max_attempts": 2},
+    }
+
+
+@dataclass
+class World:
+    """What has happened in one space. `do` decides one thing and gives the append that records it, or
+    None where it is not possible now; the world is then as if it was appended."""
+
+    space: str
+    names: tuple[str, ...] = ("a", "b", "c")
+    tasks: dict[str, Task] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    plans: dict[tuple[str, int], datetime] = field(default_factory=dict)
+    clock: datetime = BEGIN
+    count: int = 0
+
+    def do(self, operation: str, which: int, number: int) -> Append | None:
+        """`which` picks the task or the run, `number` fills in the details."""
+        self.count += 1
+        self.clock += timedelta(seconds=7)
+        try:
+            return getattr(self, f"_{operation}")(which, number)  # type: ignore[no-any-return]
+        except OrdinautError:
+            return None
+
+    # Tasks
+
+    def _task(self, which: int) -> Task:
+        name = self.names[which % len(self.names)]
+        task_id = ids.task_id(self.space, name)
+        return self.tasks.setdefault(task_id, Task(task_id, self.space, name))
+
+    def _of_task(self, known: Task, events: list[NewEvent]) -> Append | None:
+        if not events:
+            return None
+        before = known.stream_version
+        for event in events:
+            task.evolve(known, self._event(task_stream(known.id), known.stream_version + 1, event))
+        return Append(task_stream(known.id), before, events, self.space, "key:test", known.id)
+
+    def _planned(self, known: Task, number: int) -> list[dict[str, Any]]:
+        for key in [key for key in self.plans if key[0] == known.id]:
+            del self.plans[key]
+        plan = []
+        for index in range(number % 3):
+            at = self.clock + timedelta(minutes=number + index)
+            self.plans[known.id, index] = at
+            plan.append({"index": index, "at": at.isoformat()})
+        if number % 4 == 1:
+            plan.append({"index": len(plan), "at": None})
+        return plan
+
+    def _create(self, which: int, number: int) -> Append | None:
+        known = self._task(which)
+        if known.exists:
+            return None
+        plan = self._planned(known, number)
+        return self._of_task(known, task.create(known, known.name, definition(number, len(plan)), plan, "t"))
+
+    def _change(self, which: int, number: int) -> Append | None:
+        known = self._task(which)
+        task.require_existing(known, known.name)
+        wanted = definition(number, 1) | {"schedule": known.definition["schedule"]}
+        return self._of_task(known, task.change(known, wanted, [], "t"))
+
+    def _change_schedule(self, which: int, number: int) -> Append | None:
+        known = self._task(which)
+        task.require_existing(known, known.name)
+        wanted = definition(number, 1)
+        if wanted["schedule"] == known.definition["schedule"]:
+            return None
+        return self._of_task(known, task.change(known, wanted, self._planned(known, number), "t"))
+
+    def _pause(self, which: int, number: int) -> Append | None:
+        known = self._task(which)
+        return self._of_task(known, task.pause(known, f"reason {number}" if number % 3 else None))
+
+    def _resume(self, which: int, _number: int) -> Append | None:
+        known = self._task(which)
+        return self._of_task(known, task.resume(known))
+
+    def _snooze(self, which: int, number: int) -> Append | None:
+        known = self._task(which)
+        until = self.clock + timedelta(minutes=number + 1)
+        return self._of_task(known, task.snooze(known, until, self.clock, None))
+
+    def _retire(self, which: int, _number: int) -> Append | None:
+        known = self._task(which)
+        events = task.retire(known, "not needed")
+        self._planned(known, 0)
+        return self._of_task(known, events)
+
+    # Occurrences
+
+    def _occurrence(
+        self, known: Task, run_id: str, kind: str, data: dict[str, Any], advance: tuple[Any, ...] | None
+    ) -> Append | None:
+        if run_id in self.runs:
+            return None
+        stream = run_stream(run_id)
+        about = {"task": known.id, "name": known.name, "task_version": known.version} | data
+        event = NewEvent(kind, about)  # type: ignore[arg-type]
+        self.runs[run_id] = run.fold(run_id, [self._event(stream, 1, event)])
+        return Append(
+            stream, 0, [event], self.space, "clock", run_id,
+            requires={task_stream(known.id): known.stream_version},
+            effects={ADVANCE_NOW: advance} if advance else {},
+        )  # fmt: skip
+
+    def _wanted(self, number: int) -> dict[str, Any]:
+        more: dict[str, Any] = (
+            {"concurrency": {"key": f"{self.space}/k", "limit": 2}} if number % 3 == 0 else {}
+        )
+        return {"input": {"n": number}, "priority": number % 10, "max_attempts": 2, "depth": 0} | more
+
+    def _due(self, which: int, number: int) -> tuple[Task, int, datetime, datetime | None] | None:
+        known = self._task(which)
+        plans = sorted((index, at) for (owner, index), at in self.plans.items() if owner == known.id)
+        if not known.exists or not plans:
+            return None
+        index, at = plans[number % len(plans)]
+        following = at + timedelta(minutes=number + 1) if number % 9 else None
+        if following is None:
+            del self.plans[known.id, index]
+        else:
+            self.plans[known.id, index] = following
+        return known, index, at, following
+
+    def _fire(self, which: int, number: int) -> Append | None:
+        if (due := self._due(which, number)) is None:
+            return None
+        known, index, at, following = due
+        cause = {"kind": "schedule", "at": at.isoformat(), "index": index, "lateness": number / 8}
+        data = {"cause": cause, "schedule": index, "next": following and following.isoformat()}
+        if number % 5 == 0:
+            data["run_at"] = (at + timedelta(seconds=3)).isoformat()
+        advance = (known.id, index, known.version, following)
+        return self._occurrence(
+            known, ids.scheduled_run_id(known.id, at), "RunRequested", self._wanted(number) | data, advance
+        )
+
+    def _skip(self, which: int, number: int) -> Append | None:
+        if (due := self._due(which, number)) is None:
+            return None
+        known, index, at, following = due
+        cause = {"kind": "schedule", "at": at.isoformat(), "index": index, "lateness": 0.5}
+        data = {
+            "cause": cause, "reason": "missed", "count": number + 1, "from": at.isoformat(),
+            "to": (at + timedelta(seconds=number)).isoformat(), "schedule": index,
+            "next": following and following.isoformat(),
+        }  # fmt: skip
+        advance = (known.id, index, known.version, following)
+        return self._occurrence(known, ids.scheduled_run_id(known.id, at), "OccurrenceSkipped", data, advance)
+
+    def _request(self, which: int, number: int) -> Append | None:
+        known = self._task(which)
+        task.require_existing(known, known.name)
+        data = (
+            self._wanted(number)
+            | {"cause": {"kind": "manual"}}
+            | ({"simulate": True} if number % 4 == 0 else {})
+        )
+        run_id = ids.cause_id(int(self.clock.timestamp() * 1000), "manual", self.space, str(self.count))
+        return self._occurrence(known, run_id, "RunRequested", data, None)
+
+    # Runs
+
+    def _append(self, known: Run, events: list[NewEvent], effects: dict[str, Any]) -> Append:
+        before = known.stream_version
+        for event in events:
+            run.evolve(known, self._event(run_stream(known.id), known.stream_version + 1, event))
+            if event.type in ("RunSucceeded", "RunFailed", "RunCanceled", "RunParked"):
+                effects = {FINISH_NOW: (known.id,)}
+            if event.type == "RunRetryScheduled":
+                due = datetime.fromisoformat(event.data["run_at"])
+                effects = {PUT_OFF_NOW: (known.id, due, known.stream_version)}
+        return Append(run_stream(known.id), before, events, self.space, "worker:w", known.id, effects=effects)
+
+    def _pick(self, which: int, *states: str) -> Run | None:
+        candidates = [one for one in self.runs.values() if one.state in states]
+        return candidates[which % len(candidates)] if candidates else None
+
+    def _lease(self, which: int, _number: int) -> Append | None:
+        known = self._pick(which, "queued", "waiting")
+        return self._append(known, [run.start(known, "w")], {}) if known else None
+
+    def _crash(self, which: int, _number: int) -> Append | None:
+        """The worker is lost; another takes the run over (or parks it)."""
+        known = self._pick(which, "running")
+        return self._append(known, [run.start(known, "v")], {}) if known else None
+
+    def _steps(self, known: Run, number: int) -> list[NewEvent]:
+        stamp = self.clock.isoformat()
+        kinds = ("StepSucceeded", "StepFailed", "StepSkipped")
+        return [
+            NewEvent(
+                kinds[n % 3],  # type: ignore[arg-type]
+                {
+                    "step": f"s{n}",
+                    "attempt": 1,
+                    "output": {"n": n},
+                    "started_at": stamp,
+                    "finished_at": stamp,
+                },
+            )
+            for n in range(number % 3)
+        ]
+
+    def _step(self, which: int, number: int) -> Append | None:
+        known = self._pick(which, "running")
+        return self._append(known, self._steps(known, number + 1), {}) if known and (number + 1) % 3 else None
+
+    def _succeed(self, which: int, number: int) -> Append | None:
+        known = self._pick(which, "running")
+        if known is None:
+            return None
+        end = NewEvent(
+            "RunSucceeded", {"task": known.task_id, "output": None if number % 4 == 0 else [number]}
+        )
+        return self._append(known, [*self._steps(known, number), end], {})
+
+    def _fail(self, which: int, number: int) -> Append | None:
+        known = self._pick(which, "running")
+        if known is None:
+            return None
+        end = NewEvent("RunFailed", {"task": known.task_id, "error": {"message": f"e{number}", "step": "s0"}})
+        return self._append(known, [*self._steps(known, number), end], {})
+
+    def _put_off(self, which: int, number: int) -> Append | None:
+        known = self._pick(which, "running")
+        if known is None:
+            return None
+        due = (self.clock + timedelta(seconds=number)).isoformat()
+        return self._append(
+            known, [NewEvent("RunRetryScheduled", {"task": known.task_id, "run_at": due, "reason": "r"})], {}
+        )
+
+    def _hand_back(self, which: int, _number: int) -> Append | None:
+        known = self._pick(which, "running")
+        return self._append(known, [run.hand_back(known, self.clock)], {}) if known else None
+
+    def _cancel(self, which: int, number: int) -> Append | None:
+        known = self._pick(which, "queued", "running", "waiting")
+        reason = (None, "", "no longer wanted")[number % 3]
+        return self._append(known, run.cancel(known, reason), {}) if known else None
+
+    def _reopen(self, which: int, _number: int) -> Append | None:
+        known = self._pick(which, "failed", "canceled", "parked")
+        return self._append(known, run.retry(known, self.clock), {}) if known else None
+
+    def _park(self, which: int, _number: int) -> Append | None:
+        known = self._pick(which, "running", "waiting")
+        if known is None:
+            return None
+        event = NewEvent("RunParked", {"task": known.task_id, "error": {"message": "lost"}, "attempt": 1})
+        return self._append(known, [event], {})
+
+    def _event(self, stream: str, version: int, event: NewEvent) -> Event:
+        return Event(
+            0, self.space, stream, version, event.type, 1, self.clock, "test", "c", None, dict(event.data)
+        )
