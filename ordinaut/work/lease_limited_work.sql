@@ -11,23 +11,31 @@ WITH RECURSIVE keys (key) AS (
              ORDER BY concurrency_key LIMIT 1)
       FROM keys WHERE keys.key IS NOT NULL
 ),
-ready AS MATERIALIZED (
-    SELECT w.run_id
+leased AS MATERIALIZED (
+    SELECT concurrency_key AS key, run_id, priority, run_at, concurrency_limit, lease_until > now() AS holds
+      FROM due_work WHERE concurrency_key IS NOT NULL AND lease_until IS NOT NULL
+),
+taken AS (SELECT key, count(*) AS places FROM leased WHERE holds GROUP BY key),
+waiting AS (
+    SELECT key, run_id, priority, run_at, concurrency_limit, false AS fresh
+      FROM leased WHERE NOT holds AND run_at <= now()
+    UNION ALL
+    SELECT keys.key, w.*, true
       FROM keys,
-           LATERAL (SELECT count(*) AS leased FROM due_work
-                     WHERE concurrency_key = keys.key AND lease_until > now()) AS taken,
-           LATERAL (SELECT *, row_number() OVER (ORDER BY fresh, priority DESC, run_at, run_id) AS place
-                      FROM ((SELECT run_id, priority, run_at, concurrency_limit, false AS fresh
-                               FROM due_work
-                              WHERE concurrency_key = keys.key AND run_at <= now() AND lease_until <= now()
-                              ORDER BY priority DESC, run_at, run_id LIMIT $3)
-                            UNION ALL
-                            (SELECT run_id, priority, run_at, concurrency_limit, true
-                               FROM due_work
-                              WHERE concurrency_key = keys.key AND run_at <= now() AND lease_until IS NULL
-                              ORDER BY priority DESC, run_at, run_id LIMIT $3)) AS first) AS w
-     WHERE keys.key IS NOT NULL AND taken.leased + w.place <= w.concurrency_limit
-     ORDER BY w.fresh, w.priority DESC, w.run_at
+           LATERAL (SELECT run_id, priority, run_at, concurrency_limit FROM due_work
+                     WHERE concurrency_key = keys.key AND run_at <= now() AND lease_until IS NULL
+                     ORDER BY priority DESC, run_at LIMIT $3) AS w
+     WHERE keys.key IS NOT NULL
+),
+placed AS (
+    SELECT *, row_number() OVER (PARTITION BY key ORDER BY fresh, priority DESC, run_at, run_id) AS place
+      FROM waiting
+),
+ready AS MATERIALIZED (
+    SELECT p.run_id
+      FROM placed AS p LEFT JOIN taken USING (key)
+     WHERE coalesce(taken.places, 0) + p.place <= p.concurrency_limit
+     ORDER BY p.fresh, p.priority DESC, p.run_at
      LIMIT $3
 )
 UPDATE due_work AS d

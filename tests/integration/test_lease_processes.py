@@ -73,7 +73,7 @@ async def test_a_run_that_kills_its_worker_is_parked_when_its_attempts_are_spent
     run_id = await world.request("deadly")
     process = await asyncio.to_thread(start_role, "worker", env=QUICK, ready=False)
     for kills in (1, 2):
-        await eventually(lambda kills=kills: len(server.asked) == kills, 20)  # type: ignore[misc]
+        await eventually(lambda kills=kills: len(server.asked) == kills, 20)
         process.kill()
         process.start()
     run = await world.finished(run_id)

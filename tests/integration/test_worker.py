@@ -176,10 +176,10 @@ async def test_a_step_that_takes_too_long_is_stopped(world: World) -> None:
 async def test_a_run_that_takes_too_long_fails_for_good_and_says_so(world: World) -> None:
     probe = Probe(holding=True)
     world.start_worker(probe.tool)
-    await world.define("briefing", [echo("first"), probing(retry=RETRY)], policy={"timeout": "200ms"})
+    await world.define("briefing", [echo("first"), probing(retry=RETRY)], policy={"timeout": "500ms"})
     run = await world.finished(await world.request("briefing"))
     assert run.error == {
-        "message": "step 'probe' failed (attempt 1 of 3): the run took longer than its timeout of 0.2 s",
+        "message": "step 'probe' failed (attempt 1 of 3): the run took longer than its timeout of 0.5 s",
         "step": "probe",
     }
     assert probe.canceled == [run.id]
@@ -189,7 +189,7 @@ async def test_waiting_for_a_retry_counts_towards_the_timeout_of_the_run(world: 
     probe = Probe()
     probe.failures = [passing()]
     world.start_worker(probe.tool)
-    slow = {**RETRY, "base": "300ms"}
+    slow = {**RETRY, "base": "1s"}
     await world.define("briefing", [probing(retry=slow)], policy={"timeout": "200ms"})
     run = await world.finished(await world.request("briefing"))
     assert run.state == "failed"
@@ -341,18 +341,27 @@ async def test_a_run_that_is_tried_again_goes_on_behind_its_last_finished_step(w
     assert await world.due_work() == {}
 
 
-async def test_a_run_that_is_tried_again_has_all_its_time_and_attempts_again(world: World) -> None:
+async def test_a_run_that_is_tried_again_has_all_its_time_again(world: World) -> None:
     probe = Probe(holding=True)
-    probe.failures = [passing(), passing()]
     world.start_worker(probe.tool)
-    await world.define("briefing", [probing(retry={**RETRY, "max_attempts": 2})], policy={"timeout": "300ms"})
-    await world.in_state(run_id := await world.request("briefing"), "failed")
+    await world.define("briefing", [probing()], policy={"timeout": "1s"})
+    run = await world.in_state(run_id := await world.request("briefing"), "failed")
+    assert "its timeout of 1 s" in run.error["message"]
     probe.let_go()
     await world.retry(run_id)
-    run = await world.finished(run_id)
-    assert run.state == "failed" and "attempt 2 of 2" in run.error["message"]
+    assert (await world.in_state(run_id, "succeeded")).attempt == 2
+
+
+async def test_a_run_that_is_tried_again_has_the_attempts_of_its_steps_again(world: World) -> None:
+    probe = Probe()
+    probe.failures = [passing()] * 3
+    world.start_worker(probe.tool)
+    await world.define("briefing", [probing(retry={**RETRY, "max_attempts": 2})])
+    run = await world.in_state(run_id := await world.request("briefing"), "failed")
+    assert "attempt 2 of 2" in run.error["message"]
     await world.retry(run_id)
-    assert (await world.in_state(run_id, "succeeded")).steps["probe"].attempt == 1
+    run = await world.in_state(run_id, "succeeded")
+    assert [context.attempt for context in probe.calls] == [1, 2, 1, 2]
 
 
 async def test_a_run_keeps_the_definition_it_was_asked_for_with(world: World) -> None:
