@@ -1,9 +1,12 @@
 """Keeping secrets out of events (I11): what a step was given is recorded without them.
 
-A secret is known by the name it goes under. Names are compared without case, `-` and `_`.
+A secret is known by the name it goes under. Names are compared without case, `-` and `_`. In a URL
+(RFC 3986) that is the name of a query parameter, and what stands before the `@` is one in any case.
 """
 
+import re
 from typing import Any
+from urllib.parse import unquote_plus
 
 MARK = "[redacted]"
 
@@ -35,6 +38,19 @@ def is_secret_name(name: str) -> bool:
     return name.replace("-", "").replace("_", "").lower() in SECRET_NAMES
 
 
+_USERINFO = re.compile(r"(?<=://)[^\s/?#@]+@")
+_PARAMETER = re.compile(r"(?<=[?&])([^\s=&#]+)=[^\s&#]+")
+
+
+def _parameter(found: re.Match[str]) -> str:
+    return f"{found[1]}={MARK}" if is_secret_name(unquote_plus(found[1])) else found[0]
+
+
+def _redacted_text(text: str) -> str:
+    clean = _PARAMETER.sub(_parameter, _USERINFO.sub(f"{MARK}@", text))
+    return text if clean == text else clean
+
+
 def redacted(value: Any) -> Any:
     """`value` with what secret names hold replaced by a mark; the same object when nothing is."""
     if isinstance(value, dict):
@@ -43,4 +59,6 @@ def redacted(value: Any) -> Any:
     if isinstance(value, list):
         items = [redacted(item) for item in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    if isinstance(value, str) and "://" in value:
+        return _redacted_text(value)
     return value

@@ -284,7 +284,7 @@ async def test_secrets_are_sent_but_not_recorded(world: World, server: HttpProbe
     server.answer = lambda asked: (500, {}, {"error": "down"})
     world.start_worker()
     given = {
-        "url": server.url,
+        "url": f"{server.url}/?token=hush3",
         "headers": {"Authorization": "Bearer ${params.hidden}"},
         "json": {"token": "hush1"},
     }
@@ -293,9 +293,11 @@ async def test_secrets_are_sent_but_not_recorded(world: World, server: HttpProbe
     )
     run = await world.finished(await world.request("order"))
     assert server.asked[0].headers["authorization"] == "Bearer hush2"
+    assert server.asked[0].path == "/?token=hush3"
     assert server.asked[0].body == {"token": "hush1"}
     recorded = run.steps["post"].input
     assert (recorded["headers"], recorded["json"]) == ({"Authorization": MARK}, {"token": MARK})
+    assert recorded["url"] == f"{server.url}/?token={MARK}"
     assert "hush" not in str([event.data for event in await world.events(run.id)])
 
 

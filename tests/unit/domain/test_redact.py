@@ -32,6 +32,22 @@ def test_what_was_given_is_not_changed_by_recording_it() -> None:
     assert value == {"list": [{"password": "hush"}]}
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://me:hush@example.org/a", "https://[redacted]@example.org/a"),
+        ("https://hush@example.org?x=1", "https://[redacted]@example.org?x=1"),
+        ("http://h/?a=1&api_key=hush&b=2#c", "http://h/?a=1&api_key=[redacted]&b=2#c"),
+        ("http://h/?Access%2DToken=hush", "http://h/?Access%2DToken=[redacted]"),
+        ("see http://h/?token=hush and http://h/?n=1", "see http://h/?token=[redacted] and http://h/?n=1"),
+        ("http://h/path@x?author=me&key=1", "http://h/path@x?author=me&key=1"),
+        ("mail me@example.org", "mail me@example.org"),
+    ],
+)
+def test_a_url_is_recorded_without_its_credentials(url: str, told: str) -> None:
+    assert redacted({"url": url}) == {"url": told}
+
+
 names = st.sampled_from([*sorted(SECRET_NAMES), "Api-Key", "X_API_KEY"]) | st.text(max_size=8)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
