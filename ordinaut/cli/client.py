@@ -169,6 +169,7 @@ class Client:
         faults = [
             Fault(each.get("pointer", ""), each.get("detail", ""), each.get("hint", ""))
             for each in problem.get("errors") or []
+            if "pointer" in each  # what is wrong with the query or a header stands in the message
         ]  # fmt: skip
         title = str(problem.get("title") or f"HTTP {answer.status_code}")
         message = str(problem.get("detail") or title)

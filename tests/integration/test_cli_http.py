@@ -1,6 +1,7 @@
 """The commands that talk to the API: apply, task, run, log, event."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from ordinaut.cli.apply import NotApplied, carry_out, find_files, plan, read_items
+from ordinaut.cli.client import Client, Unreachable
 from tests.conftest import StartRole
 from tests.support.commands import ordinaut
+from tests.support.eventually import eventually
+from tests.support.processes import OrdinautProcess
 
 KEY = "ord_cli_tests_0123456789abcdef0123456789"
 
@@ -35,12 +40,17 @@ pipeline:
 
 
 @pytest.fixture
-def cli(start_role: StartRole) -> Cli:
-    """Runs a command against a whole system of this test's own."""
-    roles = start_role("api", "projector", "intake", "worker", env={"ORDINAUT_API_KEY": KEY})
+def api(start_role: StartRole) -> str:
+    """The URL of a whole system of this test's own."""
+    return start_role("api", "projector", "intake", "worker", env={"ORDINAUT_API_KEY": KEY}).api
+
+
+@pytest.fixture
+def cli(api: str) -> Cli:
+    """Runs a command against it."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return ordinaut(*arguments, env={"ORDINAUT_URL": roles.api, "ORDINAUT_API_KEY": KEY})
+        return ordinaut(*arguments, env={"ORDINAUT_URL": api, "ORDINAUT_API_KEY": KEY})
 
     return run
 
@@ -132,6 +142,45 @@ def test_a_published_event_runs_what_listens_and_is_in_the_log(cli: Cli, directo
         each["type"] for each in result(cli("log", "list", "--stream", f"run-{event['runs'][0]}", "--json"))
     ]
     assert (types[0], types[-1]) == ("RunRequested", "RunSucceeded")
+
+
+async def test_the_log_is_followed_live(cli: Cli, directory: Path, tmp_path: Path, api: str) -> None:
+    cli("apply", "-f", str(directory))
+    env = {"ORDINAUT_URL": api, "ORDINAUT_API_KEY": KEY}
+    command = ["log", "follow", "--type", "EventReceived", "--type", "RunSucceeded", "--json"]
+    follower = OrdinautProcess(command, env, tmp_path / "follow.log").start()
+    try:
+
+        def both() -> bool:
+            # Published again until the follower is there to see it.
+            cli("event", "publish", "orders", '{"amount": 120}')
+            return {"EventReceived", "RunSucceeded"} <= {
+                json.loads(line)["type"] for line in follower.output.splitlines()
+            }
+
+        await eventually(both, timeout=30, every=0.2)
+        follower.send(signal.SIGINT)
+        assert follower.wait() == 0
+    finally:
+        follower.kill()
+
+
+def test_when_applying_fails_half_way_it_is_said_what_was_applied(
+    cli: Cli, directory: Path, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Client.put
+
+    def failing(self: Client, path: str, body: Any, **query: Any) -> Any:
+        if path.endswith("/nightly"):
+            raise Unreachable("the cable was pulled")
+        return put(self, path, body, **query)
+
+    with Client(api, KEY) as client:
+        changes = plan(client, read_items(find_files([directory])))
+        monkeypatch.setattr(Client, "put", failing)
+        with pytest.raises(NotApplied, match=r"cable was pulled. Applied: echo. Not applied: nightly"):
+            carry_out(client, changes)
+    assert names(cli) == ["echo"]
 
 
 def test_what_is_not_there_is_named_on_stderr(cli: Cli) -> None:

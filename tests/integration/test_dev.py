@@ -47,6 +47,10 @@ def succeeded(api: str, key: str, task: str) -> list[str]:
     return [run["cause"]["kind"] for run in found]
 
 
+def left_behind(directory: Path) -> list[Path]:
+    return list(directory.glob("ordinaut-ephemeral-*"))
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
     """A data directory; what a test leaves running there is stopped."""
@@ -103,7 +107,7 @@ async def test_an_ephemeral_one_keeps_nothing(tmp_path: Path) -> None:
     try:
         await ready(dev, f"http://127.0.0.1:{port}")
         assert dev.terminate() == 0
-        assert list(tmp_path.glob("ordinaut-ephemeral-*")) == []
+        assert not left_behind(tmp_path)
     finally:
         dev.kill()
 
