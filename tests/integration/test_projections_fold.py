@@ -2,7 +2,9 @@
 and the same as the pure folds of the domain."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -16,10 +18,11 @@ from ordinaut.domain import run, task
 from ordinaut.domain.events import Event
 from ordinaut.log.append import Append, Appended, append
 from ordinaut.log.database import connect
-from ordinaut.log.read import head, read_after
+from ordinaut.log.read import COLUMNS, head, read_after
 from projections.projector import fold_range
 from projections.registry import all_projections
 from tests.support.history import OPERATIONS, World
+from tests.unit.test_upcast import FILES, read
 
 ONE, EACH, CUT = "fold_one", "fold_each", "fold_cut"
 TABLES = tuple(all_projections())
@@ -193,3 +196,32 @@ def test_schedules_stand_where_the_last_occurrence_left_them(folder: Folder) -> 
         assert sorted((row["at"].isoformat(), kinds[row["verdict"]]) for row in rows) == sorted(verdicts)
 
     check()
+
+
+async def test_every_event_type_ever_written_can_be_folded(database_url: str) -> None:
+    """The golden corpus in one log, each stream with the event it must begin with."""
+    corpus = sorted((read(path) for path in FILES), key=lambda event: event.position)
+    requested = next(event for event in corpus if event.type == "RunRequested")
+    created = next(event for event in corpus if event.type == "TaskCreated")
+    events: list[Event] = []
+    for event in corpus:
+        kind = event.stream.partition("-")[0]
+        begins = event.version == 1 or any(event.stream == other.stream for other in events)
+        if kind in ("run", "task") and not begins:
+            events.append(replace(requested if kind == "run" else created, stream=event.stream))
+        events.append(event)
+    connection = await connect(database_url)
+    versions: Counter[str] = Counter()
+    for position, event in enumerate(events, 1):
+        versions[event.stream] += 1
+        await connection.execute(
+            f"INSERT INTO events ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            position, event.space, event.stream, versions[event.stream], event.type, event.schema, event.at,
+            event.actor, event.correlation, event.causation, event.data,
+        )  # fmt: skip
+    await connection.execute("UPDATE log_head SET position = $1", len(events))
+    for projection in all_projections().values():
+        assert await fold_range(connection, projection, 0, len(events))
+    begun = {event.stream for event in events if event.type == "RunRequested"}
+    assert await connection.fetchval("SELECT count(*) FROM runs") == len(begun)
+    await connection.close()
