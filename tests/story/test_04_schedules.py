@@ -1,0 +1,80 @@
+"""A schedule starts runs by itself, and every instant it names gets a verdict: fired, or why not."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.story.conftest import Story
+
+SAY = [{"id": "say", "uses": "debug.echo", "with": "${run.cause}"}]
+
+
+def occurrences(story: Story, name: str, verdict: str) -> list[dict[str, Any]]:
+    return [one for one in story.items(f"/v1/tasks/{name}/occurrences") if one["verdict"] == verdict]
+
+
+def test_a_schedule_fires_by_itself(story: Story) -> None:
+    """`every` counts elapsed time, `cron` and `rrule` follow the clock on the wall, `once` is one instant.
+    The run knows which instant it is for."""
+    task = story.define("tick", schedule={"every": "1s"}, pipeline=SAY)
+    assert task["next_fire_at"] is not None
+    first = story.runs_of("tick", 1)[-1]
+    assert first["cause"]["kind"] == "schedule"
+    assert first["cause"]["at"] == task["next_fire_at"]
+    assert first["output"] == first["cause"]
+
+
+def test_a_preview_says_when_before_you_trust_it(story: Story) -> None:
+    """`1-5` is Monday to Friday. At a clock change the preview says what happens:
+    on 29 March 2026 the clocks of Chisinau jumped from 03:00 to 04:00."""
+    weekdays = {
+        "cron": "30 8 * * 1-5",
+        "timezone": "Europe/Chisinau",
+        "after": "2026-10-23T12:00:00Z",
+        "count": 2,
+    }
+    assert [one["at"] for one in story.tell("/v1/schedules/preview", **weekdays)["items"]] == [
+        "2026-10-26T08:30:00+02:00",
+        "2026-10-27T08:30:00+02:00",
+    ]
+    night = {
+        "rrule": "FREQ=DAILY;BYHOUR=3;BYMINUTE=30",
+        "timezone": "Europe/Chisinau",
+        "dtstart": "2026-01-01",
+    }
+    (jumped,) = story.tell("/v1/schedules/preview", **night, after="2026-03-28T12:00:00Z", count=1)["items"]
+    assert jumped["at"] == "2026-03-29T04:30:00+03:00"
+    assert "03:30 does not exist" in jumped["note"]
+
+
+def test_what_did_not_run_because_of_a_pause_is_on_record(story: Story) -> None:
+    """A paused task does not fire; each instant that passes gets the verdict `skipped`, with the reason.
+    After `resume` it fires again."""
+    story.define("beat", schedule={"every": "1s"}, pipeline=SAY)
+    story.tell("/v1/tasks/beat/pause", reason="maintenance")
+    (skipped, *_) = story.eventually(lambda: occurrences(story, "beat", "skipped"))
+    assert skipped["reason"] == "paused"
+    assert story.get("/v1/tasks/beat")["paused_reason"] == "maintenance"
+    story.tell("/v1/tasks/beat/resume")
+    assert story.eventually(
+        lambda: [one for one in occurrences(story, "beat", "fired") if one["at"] > skipped["at"]]
+    )
+
+
+def test_a_paused_task_still_runs_when_you_tell_it_to(story: Story) -> None:
+    """A pause is about schedules and streams. Your own command is not a surprise to you."""
+    story.define("hourly", schedule={"every": "1h"}, pipeline=SAY)
+    story.tell("/v1/tasks/hourly/pause")
+    assert story.run("hourly")["cause"] == {"kind": "manual"}
+
+
+def test_a_snooze_ends_by_itself(story: Story) -> None:
+    """Snoozing skips what is due until then, and nothing has to be resumed.
+    What will be skipped can be seen beforehand."""
+    story.define("nap", schedule={"every": "1s"}, pipeline=SAY)
+    until = datetime.now(UTC) + timedelta(minutes=5)
+    task = story.tell("/v1/tasks/nap/snooze", until=until.isoformat())
+    assert datetime.fromisoformat(task["snoozed_until"]) == until
+    expected = story.eventually(lambda: occurrences(story, "nap", "expected"))
+    assert expected[0]["reason"] == "snoozed"
+    story.tell("/v1/tasks/nap/snooze", **{"for": "1ms"})
+    assert story.eventually(lambda: occurrences(story, "nap", "fired"))

@@ -1,0 +1,110 @@
+"""Things happen elsewhere: an entry in a Redis stream or an event over HTTP starts the tasks that listen."""
+
+import json
+
+from tests.story.conftest import Story
+
+SHOW = [{"id": "show", "uses": "debug.echo", "with": "${input}"}]
+
+
+def test_an_entry_in_a_stream_becomes_a_run(story: Story) -> None:
+    """Whoever can XADD can start a task; no library of ours is needed. The field `data` holds JSON."""
+    story.define("welcome", on={"stream": "customers"}, pipeline=SHOW)
+    entry = story.redis.xadd("customers", {"data": json.dumps({"name": "Ana"})})
+    (run,) = story.runs_of("welcome", 1)
+    assert run["output"] == {"name": "Ana"}
+    assert run["cause"] == {"kind": "stream", "stream": "customers", "id": entry}
+
+
+def test_where_chooses_and_input_reshapes(story: Story) -> None:
+    """`where` is a condition, `input` a mapping; both see `data`, `stream`, `id` and `time` of the entry."""
+    on = {
+        "stream": "orders",
+        "where": "data.amount > `100`",
+        "input": {"order": "${data.id}", "entry": "${id}"},
+    }
+    story.define("big", on=on, pipeline=SHOW)
+    story.redis.xadd("orders", {"data": '{"id": 1, "amount": 20}'})
+    entry = story.redis.xadd("orders", {"data": '{"id": 2, "amount": 200}'})
+    (run,) = story.runs_of("big", 1)
+    assert run["output"] == {"order": 2, "entry": entry}
+
+
+def test_fields_without_json_are_texts(story: Story) -> None:
+    """Flat fields work too. They stay text, digits as well: to_number() says that it is a number."""
+    story.define("hot", on={"stream": "sensors", "where": "to_number(data.celsius) > `30`"}, pipeline=SHOW)
+    story.redis.xadd("sensors", {"celsius": "21", "room": "attic"})
+    story.redis.xadd("sensors", {"celsius": "35", "room": "attic"})
+    (run,) = story.runs_of("hot", 1)
+    assert run["output"] == {"celsius": "35", "room": "attic"}
+
+
+def test_one_entry_gives_each_listening_task_one_run(story: Story) -> None:
+    """Two tasks listen, two entries come: each task gets one run for each entry, however often
+    something was read again on the way. A run's id is computed from its cause."""
+    for name in ("pack", "bill"):
+        story.define(name, on={"stream": "shop"}, pipeline=SHOW)
+    entries = {story.redis.xadd("shop", {"data": str(number)}) for number in (1, 2)}
+    for name in ("pack", "bill"):
+        runs = story.runs_of(name, 2)
+        assert len(runs) == 2
+        assert {run["cause"]["id"] for run in runs} == entries
+
+
+def test_an_event_over_http_is_durable_when_you_are_answered(story: Story) -> None:
+    """POST /v1/events is the same door without Redis. The answer names the runs it started."""
+    story.define("greet", on={"stream": "visitors"}, pipeline=SHOW)
+    answer = story.http.post("/v1/events", json={"stream": "visitors", "data": {"name": "Ion"}})
+    assert answer.status_code == 202
+    (run_id,) = answer.json()["runs"]
+    assert story.ended(run_id)["output"] == {"name": "Ion"}
+
+
+def test_an_event_with_an_id_of_its_own_counts_once(story: Story) -> None:
+    """Senders that are not sure whether they were heard send again. The same stream and `id`
+    is the same event, and starts nothing a second time."""
+    story.define("count", on={"stream": "visitors"}, pipeline=SHOW)
+    event = {"stream": "visitors", "data": 1, "id": "visit-4711"}
+    first, second = story.tell("/v1/events", **event), story.tell("/v1/events", **event)
+    assert first == second
+    assert len(first["runs"]) == 1
+
+
+def test_a_step_can_publish_what_starts_the_next_task(story: Story) -> None:
+    """`event.publish` makes chains of tasks. What belongs together carries one correlation id."""
+    story.define("second", on={"stream": "done"}, pipeline=SHOW)
+    publish = {
+        "id": "publish",
+        "uses": "event.publish",
+        "with": {"stream": "done", "data": {"by": "${run.task}"}},
+    }
+    story.define("first", pipeline=[publish])
+    first = story.run("first")
+    (second,) = story.runs_of("second", 1)
+    assert first["output"]["runs"] == [second["id"]]
+    assert second["output"] == {"by": "first"}
+    assert second["correlation"] == first["correlation"]
+
+
+def test_an_entry_that_cannot_be_read_is_set_aside_with_the_reason(story: Story) -> None:
+    """Bad input stops nobody: it is put into `ordinaut:dead`, the log keeps the reason, the rest goes on."""
+    story.define("seat", on={"stream": "guests"}, pipeline=SHOW)
+    bad = story.redis.xadd("guests", {"data": "{not json"})
+    story.redis.xadd("guests", {"data": '"good"'})
+    (run,) = story.runs_of("seat", 1)
+    assert run["output"] == "good"
+    (dead,) = [fields for _, fields in story.redis.xrange("ordinaut:dead") if fields["id"] == bad]
+    assert (dead["stream"], dead["data"]) == ("guests", "{not json")
+    assert "is not JSON" in dead["reason"]
+
+
+def test_a_step_can_add_to_a_stream_too(story: Story) -> None:
+    """`stream.add` is XADD. The entry carries the step's idempotency key, for readers that must not
+    act twice: a step happens at least once."""
+    add = {"id": "add", "uses": "stream.add", "with": {"stream": "outbox", "data": {"n": 1}}}
+    story.define("send", pipeline=[add])
+    run = story.run("send")
+    ((entry, fields),) = story.redis.xrange("outbox")
+    assert run["output"] == {"id": entry}
+    assert fields["data"] == '{"n":1}'
+    assert fields["ordinaut-key"] == f"{run['id']}/add"
