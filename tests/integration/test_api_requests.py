@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import copy
 import hashlib
+import json
+import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -292,6 +296,73 @@ async def test_an_unforeseen_error_tells_an_id_and_nothing_of_the_inside(
     answer = await api.http.get("/v1/tasks")
     told = problem(answer, 500)
     assert told["id"] and "secret" not in answer.text and "Traceback" not in answer.text
+
+
+ODD: list[object] = [
+    None,
+    True,
+    0,
+    -1,
+    1.5e308,
+    2**63,
+    2**64,
+    "",
+    "\x00",
+    "\ud7ff",
+    "${",
+    "${a.b}",
+    "0",
+    "P1Y",
+    "9999-12-31T23:59:59Z",
+    "0001-01-01T00:00:00+14:00",
+    "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30",
+    "* * * * *",
+    "x" * 3000,
+    [],
+    {},
+    [None],
+    {"": ""},
+    {"on": None},
+    {"cron": "@reboot"},
+    {"every": "99999999999w"},
+    {"once": "10000-01-01T00:00:00Z"},
+    "ordinaut:log",
+]
+
+
+async def test_no_body_however_odd_makes_an_unexpected_error(api: Served, seed: int) -> None:
+    chance = random.Random(seed)
+    await api.http.post("/v1/tasks", json=task())
+    whole = task("odd", schedule={"every": "1h"}, policy={"priority": 5}, labels={"a": "b"}, title="t")
+    commands: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "/v1/tasks", whole),
+        ("PUT", "/v1/tasks/odd", whole),
+        ("POST", "/v1/tasks/hello/run", {"input": 1, "simulate": False}),
+        ("POST", "/v1/tasks/hello/snooze", {"until": "", "for": "", "reason": ""}),
+        ("POST", "/v1/tasks/hello/resume", {}),
+        ("POST", "/v1/events", {"stream": "s", "data": 1, "id": "x"}),
+        ("POST", "/v1/schedules/preview", {"every": "1h", "after": "", "count": 3, "timezone": "UTC"}),
+        ("POST", "/v1/schedules/preview", {"rrule": "FREQ=DAILY", "dtstart": "", "rdate": [], "exdate": []}),
+        ("POST", "/v1/schedules/preview", {"once": "", "timezone": ""}),
+    ]
+    for _ in range(300):
+        method, path, pattern = chance.choice(commands)
+        body = copy.deepcopy(pattern)
+        for _ in range(chance.randint(1, 2)):
+            spoil(body, chance)
+        answer = await api.http.request(method, path, content=json.dumps(body))
+        assert answer.status_code < 500, (method, path, body, answer.text)
+
+
+def spoil(body: dict[str, Any], chance: random.Random) -> None:
+    """Put something odd somewhere into a document."""
+    place: Any = body
+    while place:
+        key = chance.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if not isinstance(place[key], dict | list) or not place[key] or chance.random() < 0.3:
+            place[key] = chance.choice(ODD)
+            return
+        place = place[key]
 
 
 # Idempotency-Key

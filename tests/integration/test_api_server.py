@@ -215,3 +215,22 @@ async def test_the_log_is_filtered_and_paged(api: Served) -> None:
     since = {"since": everything[3]["at"], "type": "TaskCreated"}
     assert (await api.http.get("/v1/log", params=since)).json()["items"] == [everything[3]]
     assert (await api.http.get("/v1/log", params={"until": everything[0]["at"]})).json()["items"] == []
+
+
+async def test_with_the_database_away_requests_are_refused_for_a_moment_and_the_process_lives(
+    api: Served,
+) -> None:
+    await api.http.post("/v1/tasks", json=task())
+    api.system.pool.terminate()
+    for answer in (
+        await api.http.get("/v1/tasks"),
+        await api.http.get("/v1/log"),
+        await api.http.post("/v1/tasks", json=task("b")),
+        await api.http.post("/v1/tasks/hello/run", headers={"Idempotency-Key": "k"}),
+    ):
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["content-type"] == "application/problem+json" and answer.headers["Retry-After"]
+    ready = await api.http.get("/health/ready")
+    assert ready.status_code == 503 and ready.json()["not_ready"] == ["database"]
+    assert (await api.http.get("/health/live")).status_code == 200
+    assert 'ordinaut_up{part="postgresql"} 0.0' in (await api.http.get("/metrics")).text
