@@ -8,6 +8,39 @@ CREATE TABLE projection_checkpoints (
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 10);
 
+-- Folds the next batch of the log, at most `batch` events, into the projection `projection`, and moves its
+-- checkpoint: one round trip, one transaction. The checkpoint's row lock keeps a second projector from
+-- folding the same batch. Each statement takes its own snapshot, so every event up to the head that is read
+-- behind the lock is visible to the fold.
+--
+-- `ordinaut_fold_<projection>` is made from the projection's module (projections/base.py).
+CREATE FUNCTION project(
+    projection text, batch int, notifies boolean,
+    OUT reached bigint, OUT head bigint, OUT folded bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    before  bigint;
+    changed boolean;
+BEGIN
+    SELECT position INTO before FROM projection_checkpoints WHERE name = projection FOR UPDATE;
+    IF before IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT position INTO head FROM log_head;
+    reached := least(head, before + batch);
+    folded := greatest(reached - before, 0);
+    IF folded = 0 THEN
+        reached := before;
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT %I($1, $2)', 'ordinaut_fold_' || projection) INTO changed USING before, reached;
+    UPDATE projection_checkpoints SET position = reached, updated_at = clock_timestamp()
+     WHERE name = projection;
+    IF changed AND notifies THEN
+        PERFORM pg_notify('ordinaut_projected', projection);
+    END IF;
+END $$;
+
 -- Not a projection: secrets never enter an event (I11), so a key's hash is kept only here. The events
 -- KeyIssued and KeyRevoked say who got and lost which key.
 CREATE TABLE api_keys (

@@ -45,16 +45,47 @@ class Projection:
     urgent: bool = False
 
 
+def fold_function(projection: Projection) -> str:
+    """The SQL that makes the function `ordinaut_fold_<name>(after, upto)`: it folds the events after one
+    position up to another into the table the search path names, and says whether any concerned it.
+
+    A function, so that a batch is one round trip and its plans are kept. `use_column`, because a fold's
+    columns must not be taken for the function's variables.
+    """
+    folds = "\n".join(
+        f"    IF present && ARRAY[{_listed(fold.types)}] THEN\n{fold.sql.strip()};\n"
+        "        changed := true;\n    END IF;"
+        for fold in projection.folds
+    )
+    return f"""
+CREATE OR REPLACE FUNCTION ordinaut_fold_{projection.name}(bigint, bigint) RETURNS boolean
+LANGUAGE plpgsql AS $fold$
+#variable_conflict use_column
+DECLARE
+    present text[];
+    changed boolean := false;
+BEGIN
+    SELECT array_agg(DISTINCT type) INTO present FROM events WHERE position > $1 AND position <= $2;
+{folds}
+    RETURN changed;
+END $fold$"""
+
+
+def _listed(types: frozenset[str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(types))
+
+
 def batch(types: frozenset[str], columns: str = "*") -> str:
     """The SQL of the events a fold is about: those of `types` between its two positions."""
-    listed = ", ".join(f"'{name}'" for name in sorted(types))
-    return f"SELECT {columns} FROM events WHERE position > $1 AND position <= $2 AND type IN ({listed})"
+    return (
+        f"SELECT {columns} FROM events WHERE position > $1 AND position <= $2 AND type IN ({_listed(types)})"
+    )
 
 
 def last_of(types: frozenset[str], columns: str) -> str:
     """The SQL of each stream's last event of `types` between the two positions."""
-    listed = ", ".join(f"'{name}'" for name in sorted(types))
     return (
         f"SELECT DISTINCT ON (stream) {columns} FROM events"
-        f" WHERE position > $1 AND position <= $2 AND type IN ({listed}) ORDER BY stream, version DESC"
+        f" WHERE position > $1 AND position <= $2 AND type IN ({_listed(types)})"
+        " ORDER BY stream, version DESC"
     )

@@ -22,12 +22,13 @@ CREATE TABLE due_work (
     concurrency_key   text,
     concurrency_limit int,
     version           int         NOT NULL,
+    scheduled         boolean     NOT NULL,
     leased_by         text,
     lease_until       timestamptz
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX ON due_work (priority DESC, run_at);
-CREATE INDEX ON due_work (task_id);
+CREATE INDEX ON due_work (task_id) WHERE scheduled;
 CREATE INDEX ON due_work (concurrency_key, priority DESC, run_at) WHERE concurrency_key IS NOT NULL;
 """
 
@@ -36,10 +37,11 @@ RETRIES = frozenset({"RunRetryScheduled"})
 LIVES = REQUESTS | RETRIES | RUN_ENDED
 
 ADD = f"""
-INSERT INTO due_work (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit, version)
+INSERT INTO due_work (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit, version,
+                      scheduled)
 SELECT substr(stream, 5)::uuid, space, (data->>'task')::uuid, (data->>'priority')::smallint,
        coalesce((data->>'run_at')::timestamptz, at),
-       data#>>'{{concurrency,key}}', (data#>>'{{concurrency,limit}}')::int, version
+       data#>>'{{concurrency,key}}', (data#>>'{{concurrency,limit}}')::int, version, data ? 'schedule'
   FROM ({last_of(LIVES, "*")}) AS e
  WHERE type = 'RunRequested'
 ON CONFLICT (run_id) DO NOTHING
@@ -49,10 +51,11 @@ ON CONFLICT (run_id) DO NOTHING
 # opened again) or in it (then its row is not there yet).
 PUT_OFF = f"""
 INSERT INTO due_work AS d (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit,
-                           version)
+                           version, scheduled)
 SELECT substr(e.stream, 5)::uuid, e.space, (e.data->>'task')::uuid,
        (f.data->>'priority')::smallint, (e.data->>'run_at')::timestamptz,
-       f.data#>>'{{concurrency,key}}', (f.data#>>'{{concurrency,limit}}')::int, e.version
+       f.data#>>'{{concurrency,key}}', (f.data#>>'{{concurrency,limit}}')::int, e.version,
+       f.data ? 'schedule'
   FROM ({last_of(LIVES, "*")}) AS e
   JOIN events f ON f.stream = e.stream AND f.version = 1
  WHERE e.type = 'RunRetryScheduled'
@@ -91,14 +94,6 @@ UPDATE due_work d SET run_at = m.run_at, version = m.version, leased_by = NULL, 
  WHERE d.run_id = m.run_id AND d.version < m.version
 """
 """Effect of a RunRetryScheduled: the run's id, when it is due again, the event's stream version."""
-
-
-async def unfinished_runs(connection: Connection, task_id: str) -> list[str]:
-    """The ids of a task's runs that have not ended, oldest first."""
-    rows = await connection.fetch(
-        "SELECT run_id::text FROM due_work WHERE task_id = $1::uuid ORDER BY run_id", task_id
-    )
-    return [row[0] for row in rows]
 
 
 async def depth(connection: Connection) -> dict[str, Any]:

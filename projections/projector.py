@@ -14,29 +14,16 @@ import structlog
 
 from ordinaut.log.append import Connection
 from ordinaut.log.database import OUTAGE, connect
-from ordinaut.log.wake import LOG, PROJECTED, Notifications, Wake
+from ordinaut.log.wake import LOG, Notifications, Wake
 from projections.base import Projection
 
-BATCH = 5000
+BATCH = 10_000
 
-BUSY = 250
-REST_SECONDS = 0.03
-"""After a batch of more than BUSY events a table that nobody waits for rests a moment, so that under
-load it takes few large batches instead of many small ones (a run's four events are then one insert)."""
-
-# The head is read in a snapshot not newer than those of the folds that follow, so every event up to it
-# is visible to them. Where another projector moved the checkpoint meanwhile, the lock gives its new value.
-WHERE_WE_ARE = """
-SELECT position, (SELECT position FROM log_head) AS head
-  FROM projection_checkpoints WHERE name = $1 FOR UPDATE
-"""
-MOVE_ON = """
-WITH moved AS (
-    UPDATE projection_checkpoints SET position = $2, updated_at = clock_timestamp() WHERE name = $1
-    RETURNING name
-)
-SELECT CASE WHEN $3 THEN pg_notify($4, name) END FROM moved
-"""
+MAX_REST = 0.25
+REST_AT = 20_000
+"""A table that nobody waits for rests after a batch, for as long as REST_AT events a second would take to
+give the next one of that size, at most MAX_REST seconds. So under load it takes few large batches, in which
+a run's four events are one insert, and without load none that anybody notices."""
 
 logger = structlog.get_logger(__name__)
 
@@ -54,33 +41,18 @@ class Step:
 async def fold_range(connection: Connection, projection: Projection, after: int, upto: int) -> bool:
     """Fold the events after `after` up to `upto` into the table the search path names; says whether
     any of them concerned it."""
-    present = {
-        row[0]
-        for row in await connection.fetch(
-            "SELECT DISTINCT type FROM events WHERE position > $1 AND position <= $2", after, upto
-        )
-    }
-    changed = False
-    for fold in projection.folds:
-        if not fold.types.isdisjoint(present):
-            await connection.execute(fold.sql, after, upto)
-            changed = True
+    changed: bool = await connection.fetchval(f"SELECT ordinaut_fold_{projection.name}($1, $2)", after, upto)
     return changed
 
 
 async def step(connection: Connection, projection: Projection, limit: int = BATCH) -> Step:
-    """Fold the next batch, at most `limit` events, in one transaction."""
-    async with connection.transaction():
-        place = await connection.fetchrow(WHERE_WE_ARE, projection.name)
-        if place is None:
-            raise LookupError(f"projection {projection.name} has no table yet; run `ordinaut migrate`")
-        position, head = place["position"], place["head"]
-        upto = min(head, position + limit)
-        if upto <= position:
-            return Step(position, position, 0)
-        changed = await fold_range(connection, projection, position, upto)
-        await connection.execute(MOVE_ON, projection.name, upto, changed and projection.notifies, PROJECTED)
-        return Step(upto, head, upto - position)
+    """Fold the next batch, at most `limit` events, in one transaction and one round trip."""
+    row = await connection.fetchrow(
+        "SELECT * FROM project($1, $2, $3)", projection.name, limit, projection.notifies
+    )
+    if row is None or row["reached"] is None:
+        raise LookupError(f"projection {projection.name} has no table yet; run `ordinaut migrate`")
+    return Step(row["reached"], row["head"], row["folded"])
 
 
 class Projector:
@@ -138,8 +110,8 @@ class Projector:
                 self.lags[projection.name] = done.head - done.position
                 if done.position < done.head:
                     continue
-                if done.folded > BUSY and not projection.urgent:
-                    await asyncio.sleep(REST_SECONDS)
+                if not projection.urgent:
+                    await asyncio.sleep(min(MAX_REST, done.folded / REST_AT))
                 await wake.wait(self._poll_seconds)
         finally:
             with suppress(*OUTAGE):

@@ -8,7 +8,7 @@ import structlog
 
 from ordinaut.log.append import Connection
 from projections import due_work, occurrences, runs, schedules, tasks
-from projections.base import Projection
+from projections.base import Projection, fold_function
 
 GROUP = "ordinaut.projections"
 
@@ -59,4 +59,6 @@ async def ensure_tables(connection: Connection) -> list[str]:
                 )  # fmt: skip
             elif version != projection.version:
                 outdated.append(projection.name)
+            # As this program knows it, so that a rebuild by it makes the new table.
+            await connection.execute(fold_function(projection))
     return outdated

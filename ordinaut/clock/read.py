@@ -14,13 +14,10 @@ SELECT (SELECT min(next_fire_at) FROM schedules WHERE next_fire_at IS NOT NULL) 
 """
 
 # `due_work` may lag behind the log: the requests it has not folded are read from the log itself. Which
-# runs are over needs no such care, because their rows go in the transaction that ends them. (LIMIT keeps
-# the planner from reading all of `events` to join it.)
+# runs are over needs no such care, because their rows go in the transaction that ends them.
 _UNFINISHED = """
-SELECT d.task_id::text AS task, d.run_id::text AS run
-  FROM due_work d,
-       LATERAL (SELECT data FROM events WHERE stream = 'run-' || d.run_id AND version = 1 LIMIT 1) AS e
- WHERE d.task_id = ANY ($1::text[]::uuid[]) AND e.data #>> '{cause,kind}' = 'schedule'
+SELECT task_id::text AS task, run_id::text AS run
+  FROM due_work WHERE task_id = ANY ($1::text[]::uuid[]) AND scheduled
 UNION
 SELECT e.data->>'task', substr(e.stream, 5) FROM events e
  WHERE e.type = 'RunRequested'

@@ -91,7 +91,12 @@ class LogFilter:
 
         add("stream = {}", self.stream)
         add("type = ANY({}::text[])", list(self.types) if self.types is not None else None)
-        add("correlation = {}", self.correlation)
+        # In the words of the index, which leaves out runs that are their own beginning.
+        add(
+            "(correlation = {0} AND stream <> 'run-' || correlation"
+            " OR correlation = {0} AND stream = 'run-' || {0})",
+            self.correlation,
+        )
         add("actor = {}", self.actor)
         add("at >= {}", self.since)
         add("at < {}", self.until)

@@ -14,7 +14,7 @@ from ordinaut.domain.errors import VersionConflict
 from ordinaut.log.append import Appender
 from ordinaut.log.database import connect, create_pool
 from ordinaut.log.wake import Notifications
-from projections.base import Fold, Projection
+from projections.base import Fold, Projection, fold_function
 from projections.projector import Projector, step
 from projections.rebuild import rebuild, verify
 from projections.registry import all_projections
@@ -191,7 +191,7 @@ async def test_two_projectors_fold_no_batch_twice(database_url: str, seed: int) 
     """Two of the real ones, with a table that counts what it is given."""
     stop = asyncio.Event()
     connection = await connect(database_url)
-    await connection.execute(COUNTED.ddl)
+    await connection.execute(COUNTED.ddl + ";" + fold_function(COUNTED))
     await connection.execute("INSERT INTO projection_checkpoints (name, version) VALUES ('counted', 1)")
     notifications = Notifications(database_url)
     everything = [COUNTED, *all_projections().values()]
@@ -338,3 +338,28 @@ async def test_a_second_rebuild_of_the_same_table_is_refused(
     assert refusals == ["tasks"]
     await other.close()
     await holding.close()
+
+
+async def test_a_lagging_projector_does_not_take_a_run_away_that_was_opened_again(database_url: str) -> None:
+    """The end of the run is folded after the run was put off again, with its row changed at once."""
+    connection, world, due_work = await connect(database_url), World("default"), all_projections()["due_work"]
+    async with await create_pool(database_url, size=2) as pool:
+        appender = Appender(pool)
+
+        async def tell(operation: str, effects: bool = True) -> None:
+            item = world.do(operation, 0, 1)
+            assert item is not None
+            await appender.append(item if effects else replace(item, effects={}))
+
+        for operation in ("create", "request", "lease"):
+            await tell(operation)
+        await _catch_up(connection)
+        await tell("cancel", effects=False)
+        await tell("reopen")
+        await connection.execute(LEASE, "worker-1")
+        await step(connection, due_work, limit=1)
+        assert await connection.fetchval("SELECT leased_by FROM due_work") == "worker-1"
+        await _catch_up(connection)
+        assert await connection.fetchval("SELECT leased_by FROM due_work") == "worker-1"
+        assert (await verify(connection, due_work)).agrees
+    await connection.close()
