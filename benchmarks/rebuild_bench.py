@@ -72,8 +72,9 @@ async def fill(database: str, events: int, tell: Callable[[str], None]) -> int:
     """Writes a log of about `events` events; answers with its head."""
     connection = await asyncpg.connect(database, server_settings={"synchronous_commit": "off"})
     try:
-        parsed = parse_definition(DOCUMENT, created_at=datetime.now(UTC), known_tools=None)
-        created = task.create(task.Task(TASK), "bench", parsed.normalised(), [], "")[0]
+        now = datetime.now(UTC)
+        parsed = parse_definition(DOCUMENT, created_at=now, known_tools=None)
+        created = task.create(task.Task(TASK), "bench", parsed.normalised(), [], "", created_at=now)[0]
         await connection.fetchrow(CREATE, task.task_stream(TASK), created.type, json.dumps(created.data))
         head = 1
         for first in range(1, events // PER_RUN + 1, BATCH_RUNS):

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -125,27 +125,6 @@ def plan_of(definition: Definition, now: datetime) -> list[dict[str, Any]]:
         return []
     at = rule_of(schedule).next_after(now)
     return [{"index": 0, "at": at.isoformat() if at else None}]
-
-
-def birth_of(task: Task) -> datetime:
-    """The moment that schedules without a start count from, such that the document a task was created
-    from gives the same definition again.
-
-    A task is created at the instant its event has in the log, a moment behind the instant its schedule
-    was completed with: so the start that the schedule has tells, unless somebody chose it.
-    """
-    assert task.created_at is not None
-    schedule = task.definition.get("schedule") or {}
-    if "on" in schedule:
-        return task.created_at
-    kept = schedule.get("anchor") or schedule.get("dtstart")
-    if kept is None:
-        return task.created_at
-    start = datetime.fromisoformat(kept)
-    if start.tzinfo is None:
-        start = start.replace(tzinfo=rule_of(schedule).tz)
-    near = abs(start - task.created_at) < timedelta(minutes=2)
-    return start if near else task.created_at
 
 
 def next_instant(plan: Sequence[Mapping[str, Any]]) -> str | None:

@@ -14,7 +14,6 @@ from ordinaut.api.taskcommands import (
     TRIES,
     after,
     as_answer,
-    birth_of,
     change_task,
     contended,
     id_of,
@@ -53,7 +52,9 @@ async def create_task(command: Command) -> Answer:
     # Most names are new: try that first, and read only when it turns out otherwise.
     task = Task(task_id(command.space, definition.name))
     for _ in range(TRIES):
-        events = decisions.create(task, definition.name, definition.normalised(), plan, tz, command.key)
+        events = decisions.create(
+            task, definition.name, definition.normalised(), plan, tz, command.key, created_at=now
+        )
         if not events:
             return await _created(command, task, Answer(201, await public(command, task)))
         item = command.append(task_stream(task.id), task.stream_version, events)
@@ -91,13 +92,17 @@ async def put_task(command: Command) -> Answer:
             name = task.name
         else:
             task, name = await command.system.tasks.load(id_of(command.space, name_or_id)), name_or_id
-        birth = birth_of(task) if task.exists else command.now
+        now = command.now
+        birth = task.created_at if task.exists and task.created_at else now
         definition = read_definition(command, body, name=name, birth=birth)
-        plan, tz = plan_of(definition, command.now), tz_version()
+        plan, tz = plan_of(definition, now), tz_version()
         if task.exists:
             status, events = 200, decisions.change(task, definition.normalised(), plan, tz)
         else:
-            status, events = 201, decisions.create(task, name, definition.normalised(), plan, tz)
+            status, events = (
+                201,
+                decisions.create(task, name, definition.normalised(), plan, tz, created_at=now),
+            )
         if dry or not events:
             shown = task if task.exists else None
             if not dry:

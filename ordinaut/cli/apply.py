@@ -3,7 +3,7 @@ there, then sent. One bad file, and none is sent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,6 @@ from ordinaut.cli.client import Client, Refused, segment
 from ordinaut.cli.yaml_source import BadSource, Document, load_documents
 from ordinaut.domain.definition import diff_definitions, parse_definition
 from ordinaut.domain.errors import Fault, Invalid, OrdinautError
-from ordinaut.domain.schedules.zones import to_instant, zone
-
-BIRTH = timedelta(minutes=2)
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FIELDS = ("title", "labels", "schedule", "params", "pipeline", "policy")
@@ -147,18 +144,5 @@ def _kept(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_it_would_be(item: Item, there: Mapping[str, Any]) -> dict[str, Any]:
     """The item's normalised form, with the start that the task's schedule was given when it was created."""
-    return parse_definition(item.document.value, created_at=_birth(there), known_tools=None).normalised()
-
-
-def _birth(there: Mapping[str, Any]) -> datetime:
-    """The moment that schedules without a start count from: the server takes the start the schedule has,
-    if it is about when the task was created, and so nobody's choice."""
     created_at = datetime.fromisoformat(there["created_at"])
-    schedule = there["schedule"] or {}
-    kept = schedule.get("anchor") or schedule.get("dtstart")
-    if kept is None:
-        return created_at
-    start = datetime.fromisoformat(kept)
-    if start.tzinfo is None:
-        start = to_instant(zone(schedule["timezone"]), start)
-    return start if abs(start - created_at) < BIRTH else created_at
+    return parse_definition(item.document.value, created_at=created_at, known_tools=None).normalised()

@@ -6,7 +6,7 @@ so already, an error when it cannot be. It is given the time; it never asks for 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ordinaut.domain.errors import AlreadyExists, Invalid, NotFound, NotPossible
@@ -68,7 +68,7 @@ def evolve(task: Task, event: Event) -> None:
             task.status = "active"
             task.definition = data["definition"]
             task.version = data["version"]
-            task.created_at = task.changed_at = event.at
+            task.created_at = task.changed_at = datetime.fromisoformat(data["created_at"])
             task.paused_reason = task.snoozed_until = None
             task.created_by_key = data.get("idempotency_key")
         case "TaskChanged":
@@ -109,14 +109,32 @@ def require_existing(task: Task, name: str) -> None:
 
 
 def create(
-    task: Task, name: str, definition: dict[str, Any], plan: Plan, tz: str, key: str | None = None
+    task: Task,
+    name: str,
+    definition: dict[str, Any],
+    plan: Plan,
+    tz: str,
+    key: str | None = None,
+    *,
+    created_at: datetime,
 ) -> list[NewEvent]:
-    """Create the task. `key` is the Idempotency-Key of the request, so that its repetition is known."""
+    """Create the task. `key` is the Idempotency-Key of the request, so that its repetition is known.
+
+    `created_at` is the instant the schedule was completed with: the same document, completed with it
+    again, gives the same definition.
+    """
     if task.exists:
         if key is not None and task.created_by_key == key:
             return []
         raise AlreadyExists(f"a task named {name!r} exists already; PUT /v1/tasks/{name} changes it")
-    data = {"name": name, "version": task.version + 1, "definition": definition, "plan": plan, "tz": tz}
+    data = {
+        "name": name,
+        "version": task.version + 1,
+        "definition": definition,
+        "plan": plan,
+        "tz": tz,
+        "created_at": created_at.astimezone(UTC).isoformat(),
+    }
     if key is not None:
         data["idempotency_key"] = key
     return [NewEvent("TaskCreated", data)]

@@ -80,7 +80,7 @@ class Ground:
             assert at is not None
             plan = [{"index": 0, "at": at.isoformat()}]
         task = await self.system.tasks.load(ids.task_id("default", document["name"]))
-        events = task_decisions.create(task, document["name"], definition, plan, "test")
+        events = task_decisions.create(task, document["name"], definition, plan, "test", created_at=now)
         await self.system.appender.append(Append(task_stream(task.id), 0, events, "default", "test", "test"))
 
     async def _add(self, per_second: float) -> None:
@@ -135,7 +135,8 @@ class Ground:
 
     async def _check_orders(self) -> None:
         rows = await self.system.pool.fetch(
-            "SELECT data#>>'{cause,id}' AS entry FROM events WHERE type = 'RunRequested' AND data->>'name' = 'orders'"
+            "SELECT data#>>'{cause,id}' AS entry FROM events"
+            " WHERE type = 'RunRequested' AND data->>'name' = 'orders'"
         )
         runs = Counter(row["entry"] for row in rows)
         twice = {entry: count for entry, count in runs.items() if count > 1}
@@ -149,7 +150,8 @@ class Ground:
 
     async def _check_steps(self) -> None:
         rows = await self.system.pool.fetch(
-            "SELECT substr(stream, 5) AS run, data->>'step' AS step, at FROM events WHERE type = 'StepSucceeded'"
+            "SELECT substr(stream, 5) AS run, data->>'step' AS step, at FROM events"
+            " WHERE type = 'StepSucceeded'"
         )
         recorded = {f"{row['run']}/{row['step']}": row["at"] for row in rows}
         assert len(recorded) == len(rows), "a step was recorded as done twice (I9)"

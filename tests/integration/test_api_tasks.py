@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from ordinaut.api.taskcommands import birth_of
-from ordinaut.domain.task import Task
 from tests.support.api import PIPELINE, Served, running_api, task
 from tests.support.eventually import eventually
 
@@ -71,30 +69,6 @@ async def test_putting_the_same_document_twice_changes_nothing(api: Served) -> N
         assert second.json()["version"] == 1, "nothing was changed"
         assert second.json()["schedule"] == first.json()["schedule"]
     assert "TaskChanged" not in await types_of(api)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "birth"),
-    [
-        ({"every": "1h", "timezone": "UTC", "anchor": "2026-05-04T08:29:59Z"}, "2026-05-04T08:29:59+00:00"),
-        (
-            {"every": "1h", "timezone": "UTC", "anchor": "2026-01-01T00:00:00Z"},
-            "2026-05-04T08:30:00.100000+00:00",
-        ),
-        (
-            {"rrule": "FREQ=DAILY", "timezone": "Europe/Berlin", "dtstart": "2026-05-04T10:29:00"},
-            "2026-05-04T10:29:00+02:00",
-        ),
-        ({"cron": "0 8 * * *", "timezone": "UTC"}, "2026-05-04T08:30:00.100000+00:00"),
-        (None, "2026-05-04T08:30:00.100000+00:00"),
-    ],
-)
-def test_a_schedule_without_a_start_keeps_the_one_it_was_completed_with(
-    schedule: dict[str, Any] | None, birth: str
-) -> None:
-    created = datetime(2026, 5, 4, 8, 30, 0, 100_000, tzinfo=UTC)
-    there = Task("id", status="active", definition={"schedule": schedule}, created_at=created)
-    assert birth_of(there) == datetime.fromisoformat(birth)
 
 
 async def test_putting_another_document_changes_the_task(api: Served) -> None:

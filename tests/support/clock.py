@@ -84,7 +84,8 @@ class World:
         assert planned is not None
         task_id = ids.task_id("default", name)
         plan = [{"index": 0, "at": planned.isoformat()}]
-        await self.add(task_id, task.create(task.Task(task_id), name, definition, plan, "2026a"))
+        created = task.create(task.Task(task_id), name, definition, plan, "2026a", created_at=now)
+        await self.add(task_id, created)
         return task_id
 
     async def load(self, task_id: str) -> task.Task:

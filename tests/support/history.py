@@ -91,7 +91,10 @@ class World:
         if known.exists:
             return None
         plan = self._planned(known, number)
-        return self._of_task(known, task.create(known, known.name, definition(number, len(plan)), plan, "t"))
+        document = definition(number, len(plan))
+        return self._of_task(
+            known, task.create(known, known.name, document, plan, "t", created_at=self.clock)
+        )
 
     def _change(self, which: int, number: int) -> Append | None:
         known = self._task(which)

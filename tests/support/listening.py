@@ -38,10 +38,12 @@ async def listen(
     """Create a task that listens to `stream`. `where` and `input` go to its trigger, the rest is its own."""
     on = {"stream": stream} | {key: more.pop(key) for key in ("where", "input") if key in more}
     document = {"name": name, "on": on, "pipeline": [{"id": "echo", "uses": "debug.echo"}], **more}
-    definition = parse_definition(document, created_at=system.time.now(), known_tools=None)
+    now = system.time.now()
+    definition = parse_definition(document, created_at=now, known_tools=None)
     task_id = ids.task_id(space, name)
     state = await system.tasks.load(task_id)
-    return await happen(system, state, task.create(state, name, definition.normalised(), [], ""), space)
+    created = task.create(state, name, definition.normalised(), [], "", created_at=now)
+    return await happen(system, state, created, space)
 
 
 async def happen(system: System, state: Task, events: list[NewEvent], space: str | None = None) -> Task:

@@ -76,11 +76,12 @@ class World:
         definition: policy, params, schedule …"""
         task = await self.system.tasks.load(ids.task_id("default", name))
         document = {"name": name, "pipeline": list(pipeline), **more}
-        parsed = parse_definition(document, created_at=self.system.time.now(), known_tools=None).normalised()
+        now = self.system.time.now()
+        parsed = parse_definition(document, created_at=now, known_tools=None).normalised()
         if task.exists:
             events = task_decisions.change(task, parsed, [], "")
         else:
-            events = task_decisions.create(task, name, parsed, [], "")
+            events = task_decisions.create(task, name, parsed, [], "", created_at=now)
         await self._append(task_stream(task.id), task.stream_version, events)
         return task.id
 

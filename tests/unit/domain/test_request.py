@@ -18,7 +18,8 @@ CAUSE = {"kind": "manual"}
 def defined(space: str = "default", **more: Any) -> tuple[Task, Definition]:
     document = {"name": "backup", "pipeline": STEPS, **more}
     parsed = parse_definition(document, created_at=NOON, known_tools=None)
-    task = folded(Task("t-1"), evolve, create(Task("t-1"), "backup", parsed.normalised(), [], ""))
+    created = create(Task("t-1"), "backup", parsed.normalised(), [], "", created_at=NOON)
+    task = folded(Task("t-1"), evolve, created)
     task.space = space
     return task, parsed
 

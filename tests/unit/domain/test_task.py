@@ -1,6 +1,6 @@
 """A task's decisions: given its events, when something is wanted, then these events follow."""
 
-from datetime import timedelta
+from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
@@ -37,7 +37,14 @@ def definition(schedule: str | None = "0 8 * * *", step: str = "a") -> dict[str,
 
 
 def created(version: int = 1, **more: Any) -> NewEvent:
-    data = {"name": "backup", "version": version, "definition": definition(), "plan": PLAN, "tz": "2025b"}
+    data = {
+        "name": "backup",
+        "version": version,
+        "definition": definition(),
+        "plan": PLAN,
+        "tz": "2025b",
+        "created_at": NOON.isoformat(),
+    }
     return NewEvent("TaskCreated", data | more)
 
 
@@ -52,27 +59,39 @@ def given(*events: NewEvent) -> Given[Task]:
 
 
 def test_a_name_nobody_has_becomes_a_task() -> None:
-    given().when(create, "backup", definition(), PLAN, "2025b").then(created())
+    given().when(create, "backup", definition(), PLAN, "2025b", created_at=NOON).then(created())
 
 
 def test_a_name_is_taken_once() -> None:
-    given(created()).when(create, "backup", definition(), PLAN, "2025b").then_refused(
+    given(created()).when(create, "backup", definition(), PLAN, "2025b", created_at=NOON).then_refused(
         AlreadyExists, "'backup' exists already; PUT /v1/tasks/backup changes it"
     )
 
 
 def test_the_same_request_again_creates_nothing_and_is_not_refused() -> None:
-    given(created(idempotency_key="k")).when(create, "backup", definition(), PLAN, "2025b", "k").then()
+    given(created(idempotency_key="k")).when(
+        create, "backup", definition(), PLAN, "2025b", "k", created_at=NOON
+    ).then()
 
 
 def test_another_request_with_another_key_is_refused() -> None:
     given(created(idempotency_key="k")).when(
-        create, "backup", definition(), PLAN, "2025b", "other"
+        create, "backup", definition(), PLAN, "2025b", "other", created_at=NOON
     ).then_refused(AlreadyExists, "exists already")
 
 
 def test_a_retired_task_can_be_created_again_and_its_versions_go_on() -> None:
-    given(created(), RETIRED).when(create, "backup", definition(), PLAN, "2025b").then(created(version=2))
+    given(created(), RETIRED).when(create, "backup", definition(), PLAN, "2025b", created_at=NOON).then(
+        created(version=2)
+    )
+
+
+def test_a_task_is_as_old_as_the_instant_its_schedule_was_completed_with() -> None:
+    moscow = NOON.astimezone(timezone(timedelta(hours=3)))
+    (event,) = create(Task("t-1"), "backup", definition(), PLAN, "2025b", created_at=moscow)
+    assert event.data["created_at"] == NOON.isoformat(), "in UTC"
+    task = folded(Task("t-1"), evolve, [event])
+    assert (task.created_at, task.changed_at) == (NOON, NOON), "whenever the log recorded it"
 
 
 def test_a_task_created_again_is_neither_paused_nor_snoozed() -> None:
@@ -212,7 +231,7 @@ def decide(task: Task, command: tuple[str, Any, Any], minute: int) -> list[NewEv
     now = NOON + timedelta(minutes=minute)
     match command:
         case ("create", step, key):
-            return create(task, "backup", definition(step=step), PLAN, "2025b", key)
+            return create(task, "backup", definition(step=step), PLAN, "2025b", key, created_at=now)
         case ("change", step, cron):
             return change(task, definition(cron, step), PLAN, "2025b")
         case ("pause", _, _):
