@@ -302,7 +302,7 @@ steps = st.builds(
         },
     ),
     durations,
-    st.none() | st.integers() | st.just({"a": ["${params.p}", "$${x}"]}),
+    st.none() | st.integers(-(2**63), 2**64 - 1) | st.just({"a": ["${params.p}", "$${x}"]}),
     st.none() | st.just("input.x"),
     st.none() | st.text("ab"),
 )
