@@ -20,6 +20,10 @@ BACKLOG = 2048
 GRACE_SECONDS = 5
 """After the stop, how long requests that are under way may take to end."""
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than clients keep one in their pools (5 s to 60 s are
+common). A server that gives up first closes connections just as a client is about to use them."""
+
 
 class PortTaken(OrdinautError):
     """The API cannot listen where it should."""
@@ -68,7 +72,8 @@ class Api:
         assert self._socket is not None
         config = uvicorn.Config(
             self._app, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
-            server_header=False, backlog=BACKLOG, timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )  # fmt: skip
         server = _Server(config)
         logger.info("api.listening", url=url)

@@ -22,6 +22,11 @@ from ordinaut.work.tools.errors import ToolError, ToolFault
 BODY_LIMIT = 10 * 1024 * 1024
 """How much of an answer is read, in bytes after decompression. More fails the step."""
 
+IDLE_SECONDS = 2.0
+"""How long an idle connection is kept for the next call. Servers commonly close theirs after 5 s (uvicorn,
+Node.js) or more: who keeps one for as long as the server does sends into a connection that is just being
+closed, and a POST that fails so cannot be known not to have been carried out."""
+
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -31,7 +36,7 @@ def new_client() -> httpx.AsyncClient:
     It has no timeouts of its own: the step's bound each call as a whole.
     """
     jar = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE_SECONDS)
     return httpx.AsyncClient(cookies=jar, limits=limits, timeout=None)  # noqa: S113
 
 
