@@ -21,7 +21,8 @@ from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import parse_schedule
 from ordinaut.domain.task import Task, evolve, task_stream
 from ordinaut.log.append import Append, Appended
-from ordinaut.runtime.streams import ensure_group
+from ordinaut.log.database import OUTAGE
+from ordinaut.runtime.streams import open_stream
 from projections import tasks as tasks_table
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -168,13 +169,16 @@ def as_answer(task: Task, next_fire_at: str | None) -> dict[str, Any]:
 
 
 async def listen(door: Door, definition: Mapping[str, Any]) -> None:
-    """Before a task that listens to a stream is acknowledged: make the consumer group, so that no entry
-    added from then on is missed. With Redis away it is left to intake, which goes back in time."""
+    """Before a task that listens to a stream is acknowledged: make the consumer group where it is missing,
+    so that no entry added from then on is missed, by this task or by those that listened before it. With
+    Redis away it is left to intake, which goes back in time."""
     on = (definition["schedule"] or {}).get("on")
     if on is None:
         return
+    system, stream = door.system, on["stream"]
     try:
         async with asyncio.timeout(REDIS_SECONDS):
-            await ensure_group(door.system.redis, on["stream"])
-    except (RedisError, OSError) as error:
-        logger.warning("api.group_not_made", stream=on["stream"], error=str(error) or type(error).__name__)
+            await open_stream(system.redis, system.pool, door.triggers, stream)
+    # The task is in the log: whatever is away now, the answer is that it was created.
+    except (RedisError, *OUTAGE) as error:
+        logger.warning("api.group_not_made", stream=stream, error=str(error) or type(error).__name__)

@@ -360,7 +360,7 @@ def spoil(body: dict[str, Any], chance: random.Random) -> None:
     while place:
         key = chance.choice(list(place) if isinstance(place, dict) else range(len(place)))
         if not isinstance(place[key], dict | list) or not place[key] or chance.random() < 0.3:
-            place[key] = chance.choice(ODD)
+            place[key] = copy.deepcopy(chance.choice(ODD))
             return
         place = place[key]
 

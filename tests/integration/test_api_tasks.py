@@ -99,6 +99,19 @@ async def test_a_task_that_listens_has_its_consumer_group_when_it_is_acknowledge
     assert [group["name"] for group in groups] == [b"ordinaut"]
 
 
+async def test_a_group_that_was_missing_loses_no_entry_when_another_task_begins_to_listen(
+    api: Served, redis_url: str
+) -> None:
+    listening = {"on": {"stream": "orders"}, "pipeline": PIPELINE}
+    await api.http.put("/v1/tasks/first", json=listening)
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        await client.xgroup_destroy("orders", "ordinaut")
+        entry = await client.xadd("orders", {"data": "1"})
+        await api.http.put("/v1/tasks/second", json=listening)
+        read = await client.xreadgroup("ordinaut", "test", {"orders": ">"})
+    assert [one for one, _ in read[0][1]] == [entry]
+
+
 async def test_a_task_is_paused_and_resumed(api: Served) -> None:
     await api.http.post("/v1/tasks", json=task(schedule={"every": "1h"}))
     paused = await api.http.post("/v1/tasks/hello/pause", json={"reason": "holidays"})
