@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections.abc import Collection, Iterator, Mapping
 
@@ -11,7 +10,7 @@ import uvicorn
 
 from ordinaut.api.app import create_app
 from ordinaut.api.door import Door, Trouble
-from ordinaut.domain.errors import OrdinautError
+from ordinaut.runtime.ports import PortTaken
 from ordinaut.runtime.system import System
 
 logger = structlog.get_logger(__name__)
@@ -23,13 +22,6 @@ GRACE_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open: longer than clients keep one in their pools (5 s to 60 s are
 common). A server that gives up first closes connections just as a client is about to use them."""
-
-
-class PortTaken(OrdinautError):
-    """The API cannot listen where it should."""
-
-    slug = "port-taken"
-    title = "The address cannot be used"
 
 
 class _Server(uvicorn.Server):
@@ -94,23 +86,18 @@ class Api:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    where = f"{host}:{port}"
+    listening: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise PortTaken(f"the API cannot listen on {where}: {error.strerror}") from None
-    try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(BACKLOG)
     except OSError as error:
-        listening.close()
-        why = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
-        raise PortTaken(
-            f"the API cannot listen on {where}: {why}; stop it, or set ORDINAUT_PORT to a free port"
-        ) from None
+        if listening is not None:
+            listening.close()
+        raise PortTaken.by(error, "the API", host, port, "ORDINAUT_PORT") from None
     listening.setblocking(False)
     return listening

@@ -42,7 +42,7 @@ async def database(settings: Settings, *, prepared: bool = True) -> AsyncIterato
     """A connection to the database; `prepared` wants its schema up to date. Raises `Unavailable`."""
     where = without_password(settings.database_url)
     try:
-        connection = await connect(settings.database_url)
+        connection = await connect(settings.database_url, timeout=settings.connect_seconds)
     except OUTAGE as error:
         reason = str(error) or type(error).__name__
         raise Unavailable(

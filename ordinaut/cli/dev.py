@@ -29,6 +29,7 @@ from ordinaut.domain.errors import NotPossible, OrdinautError
 from ordinaut.runtime.embedded import EmbeddedServers, write_dev_json
 from ordinaut.runtime.keys import PREFIX, ensure_admin_key
 from ordinaut.runtime.logging import configure_logging
+from ordinaut.runtime.ports import PortTaken
 from ordinaut.runtime.settings import Settings, load_settings
 from ordinaut.runtime.system import System
 
@@ -40,13 +41,6 @@ DEMO_STREAM = "orders"
 DEMO_ORDER = '{"id": 7, "amount": 120, "customer": "Ana"}'
 
 logger = structlog.get_logger(__name__)
-
-
-class PortTaken(OrdinautError):
-    """Somebody listens on the port already."""
-
-    slug = "port-taken"
-    title = "Port taken"
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ async def _all() -> list[Finding]:
     try:
         postgres, prepared = None, False
         try:
-            postgres = await connect(settings.database_url)
+            postgres = await connect(settings.database_url, timeout=settings.connect_seconds)
         except OUTAGE as error:
             where = without_password(settings.database_url)
             findings.append(_away("database", where, error, "ORDINAUT_DATABASE_URL"))

@@ -19,6 +19,7 @@ from ordinaut.cli.schema import wait_for_schema
 from ordinaut.domain.errors import OrdinautError
 from ordinaut.runtime.keys import ensure_admin_key
 from ordinaut.runtime.logging import configure_logging
+from ordinaut.runtime.metrics_server import metrics_served
 from ordinaut.runtime.settings import Settings, load_settings
 from ordinaut.runtime.system import System, open_system
 from projections.registry import all_projections
@@ -119,11 +120,12 @@ async def run_roles(system: System, names: Sequence[str], stop: asyncio.Event) -
 
     A role that dies takes the others with it: its exception comes out in an ExceptionGroup. Roles that
     take longer to end than `drain_seconds` and a grace are cut off, by a TimeoutError; nothing is lost
-    by that, because their leases run out. Raises `OrdinautError` when the API cannot have its port.
+    by that, because their leases run out. Raises `OrdinautError` when the API or the metrics cannot have
+    their port.
     """
     seconds = system.settings.drain_seconds + GRACE_SECONDS
     roles = build(system, names)
-    async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
+    async with metrics_served(system), asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
         running = [group.create_task(_run(name, role, stop), name=name) for name, role in roles.items()]
 
         async def limit() -> None:

@@ -15,6 +15,9 @@ OUTAGE = (
 """What asking PostgreSQL raises while it is stopped, starting, failing over or overloaded. Roles log
 it, wait and try again; it is never a reason to end the process."""
 
+CONNECT_SECONDS = 10.0
+"""How long opening one connection may take unless somebody says otherwise."""
+
 
 def _encode_json(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
@@ -26,10 +29,13 @@ async def prepare_connection(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(name, schema="pg_catalog", encoder=_encode_json, decoder=orjson.loads)
 
 
-async def connect(url: str, **settings: str) -> asyncpg.Connection:
-    """One connection of its own, prepared; `settings` are server settings such as `search_path`."""
+async def connect(url: str, *, timeout: float = CONNECT_SECONDS, **settings: str) -> asyncpg.Connection:
+    """One connection of its own, prepared; `settings` are server settings such as `search_path`.
+
+    Raises `TimeoutError` when it is not there within `timeout` seconds.
+    """
     connection = await asyncpg.connect(
-        url, server_settings={"application_name": "ordinaut", "timezone": "UTC"} | settings, timeout=10
+        url, server_settings={"application_name": "ordinaut", "timezone": "UTC"} | settings, timeout=timeout
     )
     await prepare_connection(connection)
     return connection
@@ -40,15 +46,18 @@ async def _keep_as_it_is(_connection: asyncpg.Connection) -> None:
     so the round trip that would clear it at every release is spared."""
 
 
-async def create_pool(url: str, *, size: int, name: str = "ordinaut") -> asyncpg.Pool:
-    """A pool of at most `size` connections; it opens them as they are needed."""
+async def create_pool(
+    url: str, *, size: int, name: str = "ordinaut", timeout: float = CONNECT_SECONDS
+) -> asyncpg.Pool:
+    """A pool of at most `size` connections; it opens them as they are needed, each within `timeout`
+    seconds."""
     return await asyncpg.create_pool(
         url,
         min_size=0,
         max_size=size,
         init=prepare_connection,
         reset=_keep_as_it_is,
-        timeout=10,
+        timeout=timeout,
         command_timeout=60,
         server_settings={
             "application_name": name,

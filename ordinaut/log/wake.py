@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import structlog
 
-from ordinaut.log.database import OUTAGE, connect
+from ordinaut.log.database import CONNECT_SECONDS, OUTAGE, connect
 
 LOG = "ordinaut_log"
 PROJECTED = "ordinaut_projected"
@@ -50,8 +50,9 @@ class Notifications:
     have been missed.
     """
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, connect_seconds: float = CONNECT_SECONDS) -> None:
         self._url = database_url
+        self._connect_seconds = connect_seconds
         self._hearers: dict[str, list[Hearer]] = {channel: [] for channel in CHANNELS}
 
     def hear(self, channel: str, hearer: Hearer) -> Callable[[], None]:
@@ -74,7 +75,7 @@ class Notifications:
                     await asyncio.wait_for(stop.wait(), 0.5)
 
     async def _listen(self, stop: asyncio.Event) -> None:
-        connection = await connect(self._url)
+        connection = await connect(self._url, timeout=self._connect_seconds)
         lost = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _: lost.set())

@@ -32,9 +32,6 @@ class Settings(BaseSettings):
         min_length=1,
         description="Server of the Redis protocol (7 or newer) for streams; may carry a password.",
     )
-    pool_min: int = Field(
-        1, ge=0, description="PostgreSQL connections each process keeps open, at the least."
-    )
     pool_max: int = Field(10, ge=2, description="PostgreSQL connections each process may open, at the most.")
     connect_seconds: float = Field(
         10.0, gt=0, description="Longest wait for one new connection to PostgreSQL or Redis (seconds)."
@@ -54,7 +51,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=65535,
-        description="TCP port on which this process serves its own /metrics; unset: the API alone does.",
+        description="TCP port (on `host`) of this process's own /metrics, whatever its roles; unset: none.",
     )
 
     worker_concurrency: int = Field(100, ge=1, description="Runs one worker process carries at once.")

@@ -46,7 +46,8 @@ def create_redis(settings: Settings) -> Redis:
 async def open_system(settings: Settings) -> AsyncIterator[System]:
     """Open pool, Redis client and notifications; waits for PostgreSQL, but not for Redis (I6)."""
     stop = asyncio.Event()
-    pool = await create_pool(settings.database_url, size=settings.pool_max)
+    seconds = settings.connect_seconds
+    pool = await create_pool(settings.database_url, size=settings.pool_max, timeout=seconds)
     time = DatabaseTime(pool)
     while True:
         try:
@@ -58,7 +59,7 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
             logger.warning("database.waits", error=str(error) or type(error).__name__)
             await asyncio.sleep(0.5)
     redis = create_redis(settings)
-    notifications = Notifications(settings.database_url)
+    notifications = Notifications(settings.database_url, seconds)
     system = System(settings, pool, redis, notifications, Appender(pool), time, Tasks(pool))
     background = [
         asyncio.create_task(notifications.run(stop), name="notifications"),

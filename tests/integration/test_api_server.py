@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ordinaut.api.server import Api, PortTaken
+from ordinaut.api.server import Api
 from ordinaut.runtime.keys import issue_key
+from ordinaut.runtime.ports import PortTaken
 from tests.support.api import Served, running_api, sse, task
 from tests.support.eventually import eventually
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ordinaut.cli import serve
@@ -141,6 +143,33 @@ def test_an_api_whose_port_is_taken_ends_with_one_sentence(
     assert second.wait() == 1
     assert f"127.0.0.1:{first.port}" in second.output
     assert "Traceback" not in second.output
+
+
+async def test_any_role_serves_its_metrics_on_a_port_of_its_own(start_role: StartRole) -> None:
+    port = free_port()
+    role = start_role("relay", env={"ORDINAUT_METRICS_PORT": str(port)})
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    assert 'ordinaut_up{part="postgresql"} 1.0' in text, "what concerns the whole system is asked for"
+    assert "ordinaut_step_seconds" in text
+    assert role.terminate() == 0
+
+
+def test_a_role_whose_metrics_port_is_taken_ends_with_one_sentence(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        env = {
+            "ORDINAUT_DATABASE_URL": database_url,
+            "ORDINAUT_REDIS_URL": redis_url,
+            "ORDINAUT_METRICS_PORT": str(port),
+        }
+        role = OrdinautProcess(["serve", "relay"], env, tmp_path / "role.log").start()
+        assert role.wait() == 1
+    assert f"127.0.0.1:{port}: another program listens there" in role.output
+    assert "ORDINAUT_METRICS_PORT" in role.output
+    assert "Traceback" not in role.output
 
 
 class Idle:
