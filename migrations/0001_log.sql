@@ -52,18 +52,20 @@ CREATE TRIGGER events_are_append_only
 
 -- Appends a batch. Call it last in a transaction: the lock on log_head lives until commit.
 --
---   e_*  the events, in order; e_append is the number of the append an event belongs to, 1, 2, 3 …
---   r_*  what each append requires: that a stream is at a version (its own stream, and any other it
---        decided by). An append with one requirement unmet contributes nothing; the others stand.
+--   a_*  the appends: each to one stream, which must be at the version a_expected; a_first is the number
+--        of its first event among e_*. No two name the same stream.
+--   e_*  the events of all appends, one append's behind the other's; e_append is the append's number.
+--   r_*  what appends require beside that: other streams, and the versions they must be at.
 --
--- An append's own stream is always among its requirements and no stream is appended to twice in a
--- batch; the caller sees to both, the UNIQUE (stream, version) stands behind it.
+-- An append with a requirement unmet contributes nothing; the others stand. Numbers count from 1.
 --
 -- Every statement in a plpgsql function takes a snapshot of its own under READ COMMITTED, so what
--- follows the row lock sees everything that was committed before it.
+-- follows the row lock sees everything that was committed before it. UNIQUE (stream, version) stands
+-- behind it all.
 CREATE FUNCTION append_events(
-    e_append int[], e_stream text[], e_version int[], e_type text[], e_data text[],
-    e_space text[], e_actor text[], e_correlation text[], e_causation text[],
+    a_stream text[], a_expected int[], a_first int[], a_space text[], a_actor text[],
+    a_correlation text[], a_causation text[],
+    e_append int[], e_type text[], e_data text[],
     r_append int[], r_stream text[], r_version int[],
     e_schema smallint DEFAULT 1,
     OUT head_before bigint, OUT head_after bigint, OUT appended_at timestamptz,
@@ -77,31 +79,26 @@ BEGIN
 
     SELECT array_agg(r.append), array_agg(r.stream), array_agg(coalesce(e.version, 0))
       INTO conflict_append, conflict_stream, conflict_actual
-      FROM unnest(r_append, r_stream, r_version) AS r (append, stream, version)
+      FROM (SELECT n::int, stream, expected
+              FROM unnest(a_stream, a_expected) WITH ORDINALITY AS a (stream, expected, n)
+            UNION ALL
+            SELECT * FROM unnest(r_append, r_stream, r_version)) AS r (append, stream, version)
       LEFT JOIN LATERAL (
           SELECT events.version FROM events
            WHERE events.stream = r.stream ORDER BY events.version DESC LIMIT 1
       ) AS e ON true
      WHERE coalesce(e.version, 0) <> r.version;
 
-    IF conflict_append IS NULL THEN
-        INSERT INTO events (position, space, stream, version, type, schema, at, actor,
-                            correlation, causation, data)
-        SELECT head_before + n, space, stream, version, type, e_schema, appended_at, actor,
-               correlation, causation, data::jsonb
-          FROM unnest(e_stream, e_version, e_type, e_data, e_space, e_actor, e_correlation,
-                      e_causation) WITH ORDINALITY
-               AS t (stream, version, type, data, space, actor, correlation, causation, n);
-    ELSE
-        INSERT INTO events (position, space, stream, version, type, schema, at, actor,
-                            correlation, causation, data)
-        SELECT head_before + row_number() OVER (ORDER BY n), space, stream, version, type, e_schema,
-               appended_at, actor, correlation, causation, data::jsonb
-          FROM unnest(e_append, e_stream, e_version, e_type, e_data, e_space, e_actor, e_correlation,
-                      e_causation) WITH ORDINALITY
-               AS t (append, stream, version, type, data, space, actor, correlation, causation, n)
-         WHERE append <> ALL (conflict_append);
-    END IF;
+    INSERT INTO events (position, space, stream, version, type, schema, at, actor,
+                        correlation, causation, data)
+    SELECT head_before + CASE WHEN conflict_append IS NULL THEN e.n ELSE row_number() OVER (ORDER BY e.n) END,
+           space, stream, expected + 1 + (e.n - first)::int, type, e_schema, appended_at, actor,
+           correlation, causation, data::jsonb
+      FROM unnest(e_append, e_type, e_data) WITH ORDINALITY AS e (append, type, data, n)
+      JOIN unnest(a_stream, a_expected, a_first, a_space, a_actor, a_correlation, a_causation)
+           WITH ORDINALITY AS a (stream, expected, first, space, actor, correlation, causation, n)
+        ON a.n = e.append
+     WHERE conflict_append IS NULL OR append <> ALL (conflict_append);
     GET DIAGNOSTICS written = ROW_COUNT;
 
     head_after := head_before + written;

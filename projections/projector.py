@@ -17,13 +17,15 @@ from ordinaut.log.database import OUTAGE, connect
 from ordinaut.log.wake import LOG, Notifications, Wake
 from projections.base import Projection
 
-BATCH = 10_000
+BATCH = 20_000
 
-MAX_REST = 0.25
+MAX_REST = 0.5
 REST_AT = 20_000
 """A table that nobody waits for rests after a batch, for as long as REST_AT events a second would take to
 give the next one of that size, at most MAX_REST seconds. So under load it takes few large batches, in which
-a run's four events are one insert, and without load none that anybody notices."""
+a run's four events are one insert, and without load none that anybody notices. It ends when the log has
+been quiet for QUIET seconds."""
+QUIET = 0.03
 
 logger = structlog.get_logger(__name__)
 
@@ -97,6 +99,16 @@ class Projector:
         finally:
             unhear()
 
+    async def _rest(self, wake: Wake, seconds: float) -> bool:
+        """Wait up to `seconds`, as long as the log goes on growing; says whether it has grown."""
+        grown = False
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if not await wake.wait(min(left, QUIET)):
+                break
+            grown = True
+        return grown
+
     async def _keep_up(self, projection: Projection, wake: Wake, stop: asyncio.Event) -> None:
         # A read table is as durable as it needs to be without a flush of its own: table and checkpoint
         # are one transaction, and whatever follows in the write-ahead log flushes them too.
@@ -110,9 +122,9 @@ class Projector:
                 self.lags[projection.name] = done.head - done.position
                 if done.position < done.head:
                     continue
-                if not projection.urgent:
-                    await asyncio.sleep(min(MAX_REST, done.folded / REST_AT))
-                await wake.wait(self._poll_seconds)
+                rest = 0.0 if projection.urgent else min(MAX_REST, done.folded / REST_AT)
+                if not await self._rest(wake, rest):
+                    await wake.wait(self._poll_seconds)
         finally:
             with suppress(*OUTAGE):
                 await connection.close(timeout=2)

@@ -39,43 +39,56 @@ CREATE INDEX ON runs (space, state, position) WHERE state <> 'succeeded';
 REQUESTS = frozenset({"RunRequested"})
 MOVES = frozenset({"RunStarted", "RunRetryScheduled", "RunWaiting", "RunResumed"}) | RUN_ENDED
 
-# What a batch makes of each of its runs: the last event that is about its state, which decides state,
-# output, error and finished_at, beside what its first one in the batch says. One sort and no join: the
-# planner knows nothing of how many runs a batch holds, and a nested loop over two guesses took minutes.
+# What a batch makes of each of its runs. The last event that is about its state decides state, output,
+# error and finished_at; `at` never runs backwards along a stream. One grouping and no join: the planner knows
+# nothing of how many runs a batch holds, and a nested loop over two guesses took minutes.
+STATES = {
+    "RunRequested": "queued", "RunStarted": "running", "RunResumed": "queued",
+    "RunRetryScheduled": "waiting", "RunWaiting": "waiting", "RunSucceeded": "succeeded",
+    "RunFailed": "failed", "RunCanceled": "canceled", "RunParked": "parked",
+}  # fmt: skip
+ENDED = "type IN ('RunSucceeded', 'RunFailed', 'RunCanceled', 'RunParked')"
+STATE = " ".join(f"WHEN '{name}' THEN '{state}'" for name, state in STATES.items())
+
+GROUPED = f"""
+SELECT stream, min(space) AS space, min(correlation) AS correlation, max(version) AS last,
+       array_agg(version) AS versions, array_agg(type) AS types,
+       array_agg(version) FILTER (WHERE {ENDED}) AS ends, array_agg(data) FILTER (WHERE {ENDED}) AS end_data,
+       max(at) AS last_at, min(at) FILTER (WHERE type = 'RunStarted') AS started_at,
+       max((data->>'attempt')::int) FILTER (WHERE type = 'RunStarted') AS attempt,
+       min(position) FILTER (WHERE type = 'RunRequested') AS requested,
+       min(at) FILTER (WHERE type = 'RunRequested') AS requested_at,
+       (array_agg(data) FILTER (WHERE type = 'RunRequested'))[1] AS request
+  FROM ({batch(REQUESTS | MOVES)}) AS m GROUP BY stream
+"""
+
 CHANGES = f"""
-SELECT DISTINCT ON (stream) stream, space, correlation,
-       CASE type WHEN 'RunRequested' THEN 'queued' WHEN 'RunStarted' THEN 'running'
-                 WHEN 'RunSucceeded' THEN 'succeeded' WHEN 'RunFailed' THEN 'failed'
-                 WHEN 'RunCanceled' THEN 'canceled' WHEN 'RunParked' THEN 'parked'
-                 WHEN 'RunResumed' THEN 'queued' ELSE 'waiting' END AS state,
-       CASE type WHEN 'RunSucceeded' THEN data->'output' END AS output,
-       CASE type WHEN 'RunFailed' THEN data->'error' WHEN 'RunParked' THEN data->'error'
-                 WHEN 'RunCanceled' THEN jsonb_build_object('message',
-                      coalesce(nullif(data->>'reason', ''), 'canceled')) END AS error,
-       CASE WHEN type IN ('RunSucceeded', 'RunFailed', 'RunCanceled', 'RunParked') THEN at END AS finished_at,
-       min(at) FILTER (WHERE type = 'RunStarted') OVER run AS started_at,
-       max((data->>'attempt')::int) FILTER (WHERE type = 'RunStarted') OVER run AS attempt,
-       first_value(type) OVER run AS first_type, first_value(data) OVER run AS first_data,
-       first_value(position) OVER run AS first_position, first_value(at) OVER run AS first_at
-  FROM ({batch(REQUESTS | MOVES)}) AS m
-WINDOW run AS (PARTITION BY stream ORDER BY version ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
- ORDER BY stream, version DESC
+SELECT stream, space, correlation, started_at, attempt, requested, requested_at, request,
+       CASE last_type {STATE} END AS state,
+       CASE last_type WHEN 'RunSucceeded' THEN end_event->'output' END AS output,
+       CASE WHEN last_type IN ('RunFailed', 'RunParked') THEN end_event->'error'
+            WHEN last_type = 'RunCanceled' THEN jsonb_build_object('message',
+                 coalesce(nullif(end_event->>'reason', ''), 'canceled')) END AS error,
+       CASE WHEN end_event IS NOT NULL THEN last_at END AS finished_at
+  FROM (SELECT *, types[array_position(versions, last)] AS last_type,
+               end_data[array_position(ends, last)] AS end_event
+          FROM ({GROUPED}) AS g) AS c
 """
 
 ADD = f"""
 INSERT INTO runs
-SELECT substr(stream, 5)::uuid, first_position, space, (first_data->>'task')::uuid, first_data->>'name',
-       (first_data->>'task_version')::int, state, coalesce(attempt, 0), first_data->'cause', correlation,
-       coalesce((first_data->>'simulate')::boolean, false), first_data->'input', output, error,
-       first_at, started_at, finished_at
-  FROM ({CHANGES}) AS c WHERE first_type = 'RunRequested'
+SELECT substr(stream, 5)::uuid, requested, space, (request->>'task')::uuid, request->>'name',
+       (request->>'task_version')::int, state, coalesce(attempt, 0), request->'cause', correlation,
+       coalesce((request->>'simulate')::boolean, false), request->'input', output, error,
+       requested_at, started_at, finished_at
+  FROM ({CHANGES}) AS c WHERE requested IS NOT NULL
 """
 
 CHANGE = f"""
 UPDATE runs SET state = c.state, attempt = coalesce(c.attempt, runs.attempt), output = c.output,
        error = c.error, finished_at = c.finished_at, started_at = coalesce(runs.started_at, c.started_at)
   FROM ({CHANGES}) AS c
- WHERE id = substr(c.stream, 5)::uuid AND c.first_type <> 'RunRequested'
+ WHERE id = substr(c.stream, 5)::uuid AND c.requested IS NULL
 """
 
 PROJECTION = Projection("runs", version=1, ddl=DDL, folds=[Fold(REQUESTS, ADD), Fold(MOVES, CHANGE)])

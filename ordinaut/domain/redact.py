@@ -5,6 +5,7 @@ A secret is known by the name it goes under. Names are compared without case, `-
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -33,6 +34,7 @@ SECRET_NAMES = frozenset(
 )
 
 
+@lru_cache(4096)
 def is_secret_name(name: str) -> bool:
     """Whether the value under this name is nobody's business."""
     return name.replace("-", "").replace("_", "").lower() in SECRET_NAMES

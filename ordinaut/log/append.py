@@ -21,15 +21,12 @@ from ordinaut.domain.events import SCHEMA_VERSION, NewEvent
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
-APPEND = (
-    "SELECT * FROM append_events($1::int[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[],"
-    " $7::text[], $8::text[], $9::text[], $10::int[], $11::text[], $12::int[], $13::smallint)"
-)
+APPEND = "SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 
 MAX_BATCH_EVENTS = 5000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
 class Append:
     """What one caller wants appended to one stream, all or nothing.
 
@@ -50,7 +47,7 @@ class Append:
     effects: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Appended:
     """The append is on disk: `position` is that of its last event, `at` when it happened (UTC)."""
 
@@ -73,41 +70,40 @@ async def append(connection: Connection, appends: Sequence[Append]) -> list[Outc
     No two appends may name the same stream. The lock on the head of the log is held from here to the
     end of the transaction: make this the last thing it does. Effects are not carried out here.
     """
-    number: list[int] = []
-    streams: list[str] = []
-    versions: list[int] = []
-    types: list[str] = []
-    data: list[str] = []
-    spaces: list[str] = []
-    actors: list[str] = []
-    correlations: list[str] = []
-    causations: list[str | None] = []
     required_by: list[int] = []
     required_streams: list[str] = []
     required_versions: list[int] = []
-    for n, item in enumerate(appends):
-        required_by.append(n)
-        required_streams.append(item.stream)
-        required_versions.append(item.expected)
+    belongs_to: list[int] = []
+    types: list[str] = []
+    data: list[str] = []
+    first: list[int] = []
+    for n, item in enumerate(appends, 1):
         for stream, version in item.requires.items():
             required_by.append(n)
             required_streams.append(stream)
             required_versions.append(version)
-        causation = item.causation
-        for version, event in enumerate(item.events, item.expected + 1):
-            number.append(n)
-            streams.append(item.stream)
-            versions.append(version)
+        first.append(len(types) + 1)
+        for event in item.events:
+            belongs_to.append(n)
             types.append(event.type)
             data.append(orjson.dumps(event.data).decode())
-            spaces.append(item.space)
-            actors.append(item.actor)
-            correlations.append(item.correlation)
-            causations.append(causation)
     row = await connection.fetchrow(
-        APPEND, number, streams, versions, types, data, spaces, actors, correlations, causations,
-        required_by, required_streams, required_versions, SCHEMA_VERSION,
-    )  # fmt: skip
+        APPEND,
+        [item.stream for item in appends],
+        [item.expected for item in appends],
+        first,
+        [item.space for item in appends],
+        [item.actor for item in appends],
+        [item.correlation for item in appends],
+        [item.causation for item in appends],
+        belongs_to,
+        types,
+        data,
+        required_by,
+        required_streams,
+        required_versions,
+        SCHEMA_VERSION,
+    )
     assert row is not None
     return _outcomes(appends, row)
 
@@ -118,6 +114,7 @@ def _outcomes(appends: Sequence[Append], row: asyncpg.Record) -> list[Outcome]:
         for n, stream, actual in zip(
             row["conflict_append"], row["conflict_stream"], row["conflict_actual"], strict=True
         ):
+            n -= 1  # SQL counts from 1
             item = appends[n]
             own = stream == item.stream
             # Its own stream first: "it exists already" says more than "what you read has changed".

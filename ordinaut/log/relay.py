@@ -25,10 +25,9 @@ BATCH = 1000
 
 # The envelope is made by the server: events reach Redis without being decoded on the way.
 READ = """
-SELECT json_build_object('position', position, 'space', space, 'stream', stream, 'version', version,
-         'type', type, 'schema', schema, 'at', at, 'actor', actor, 'correlation', correlation,
-         'causation', causation, 'data', data)::text
-  FROM events WHERE position > $1 ORDER BY position LIMIT $2
+SELECT row_to_json(e)::text
+  FROM (SELECT position, space, stream, version, type, schema, at, actor, correlation, causation, data
+          FROM events WHERE position > $1 ORDER BY position LIMIT $2) AS e
 """
 
 logger = structlog.get_logger(__name__)

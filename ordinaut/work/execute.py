@@ -3,9 +3,11 @@
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache, cached_property
 from typing import Any
 
 import structlog
+from prometheus_client import Histogram
 from structlog.typing import FilteringBoundLogger
 
 from ordinaut.domain import pipeline
@@ -20,7 +22,7 @@ from ordinaut.runtime.metrics import LEASES, STEP_SECONDS
 from ordinaut.runtime.system import System
 from ordinaut.work.record import LeaseLost, record
 from ordinaut.work.tools.base import Services, StepContext, Tool
-from ordinaut.work.tools.call import call_tool
+from ordinaut.work.tools.call import call_immediate, call_tool
 from ordinaut.work.tools.errors import ToolError
 from ordinaut.work.tools.registry import Registry
 from projections.due_work import FINISH_NOW, PUT_OFF_NOW
@@ -54,10 +56,14 @@ class Execution:
         self._definition = definition
         self._pending: list[NewEvent] = []
         self._last_output: Any = None
-        # Lazy: bound when the first line is written, which most runs never do.
-        self._log: FilteringBoundLogger = structlog.get_logger(
+
+    @cached_property
+    def _log(self) -> FilteringBoundLogger:
+        run = self._run
+        log: FilteringBoundLogger = structlog.get_logger(
             "ordinaut.work", run=run.id, task=run.task, correlation=run.correlation
         )
+        return log
 
     async def carry_out(self) -> None:
         """Go through the remaining steps; the run's state tells how it was left."""
@@ -115,7 +121,7 @@ class Execution:
         except (ExpressionError, NotFound, ToolError) as error:
             return await self._failed(step, attempt, given, _failure(error), now)
         finished = self._shop.system.time.now()
-        STEP_SECONDS.labels(step.tool, "succeeded").observe((finished - now).total_seconds())
+        _step_seconds(step.tool, "succeeded").observe((finished - now).total_seconds())
         event = pipeline.succeeded(step, attempt, given, output, now, finished)
         self._last_output = output
         # What an immediate tool gave is a pure function of what is in the log already: it goes into
@@ -127,6 +133,8 @@ class Execution:
         return step is self._definition.steps[-1]
 
     async def _call(self, tool: Tool, step: CompiledStep, given: Any, attempt: int, now: datetime) -> Any:
+        if tool.immediate is not None:
+            return call_immediate(tool, given)
         run = self._run
         left = (self._deadline() - now).total_seconds()
         if left <= 0:
@@ -161,7 +169,7 @@ class Execution:
         events, run_at = pipeline.failed(
             self._run, step, attempt, given, failure, began, finished, random.random()
         )
-        STEP_SECONDS.labels(step.tool, "failed").observe((finished - began).total_seconds())
+        _step_seconds(step.tool, "failed").observe((finished - began).total_seconds())
         self._log.warning("step.failed", step=step.id, attempt=attempt, error=failure.message, retry=run_at)
         if run_at is None:
             await self._end(events)
@@ -189,6 +197,11 @@ class Execution:
     ) -> None:
         everything, self._pending = [*self._pending, *events], []
         await record(self._shop.system, self._shop.worker, self._run, everything, effects)
+
+
+@cache
+def _step_seconds(tool: str, outcome: str) -> Histogram:
+    return STEP_SECONDS.labels(tool, outcome)
 
 
 def _failure(error: Exception) -> Failure:

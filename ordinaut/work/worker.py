@@ -7,10 +7,12 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import httpx
 import structlog
+from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 
 from ordinaut.domain.errors import VersionConflict
@@ -30,6 +32,11 @@ from ordinaut.work.tools.registry import Registry
 BATCH = 500
 
 logger = structlog.get_logger(__name__)
+
+
+@cache
+def _measures(state: str) -> tuple[Counter, Histogram]:
+    return RUNS.labels(state), RUN_SECONDS.labels(state)
 
 
 class StepServices:
@@ -169,8 +176,9 @@ class Worker:
             self._held[run.id].execution = execution
             await execution.carry_out()
             if run.ended and run.started_at and run.finished_at:
-                RUNS.labels(run.state).inc()
-                RUN_SECONDS.labels(run.state).observe((run.finished_at - run.started_at).total_seconds())
+                ended, seconds = _measures(run.state)
+                ended.inc()
+                seconds.observe((run.finished_at - run.started_at).total_seconds())
         except LeaseLost as error:
             LEASES.labels("lost").inc()
             logger.info("run.lost", reason=str(error), **told)

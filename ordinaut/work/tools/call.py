@@ -31,14 +31,23 @@ async def call_tool(tool: Tool, rendered_input: Any, ctx: StepContext, timeout_s
     and only: not retryable for input or output of the wrong shape, retryable for a timeout
     (`timeout_seconds` for the whole call) and for an error the tool did not foresee.
     """
-    tool.validate_input(rendered_input)
     if tool.immediate is not None:
-        output = _call_immediate(tool, tool.immediate, rendered_input)
-    elif ctx.simulate:
+        return call_immediate(tool, rendered_input)
+    tool.validate_input(rendered_input)
+    if ctx.simulate:
         return plain_json(tool.sample_output)
     else:
         output = await _call_within(tool, rendered_input, ctx, timeout_seconds)
     output = plain_json(output)
+    tool.validate_output(output)
+    return output
+
+
+def call_immediate(tool: Tool, rendered_input: Any) -> Any:
+    """`call_tool` for a tool that is `immediate`: it needs no context, and there is nothing to wait for."""
+    assert tool.immediate is not None
+    tool.validate_input(rendered_input)
+    output = plain_json(_call_immediate(tool, tool.immediate, rendered_input))
     tool.validate_output(output)
     return output
 
