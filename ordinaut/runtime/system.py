@@ -49,15 +49,7 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
     seconds = settings.connect_seconds
     pool = await create_pool(settings.database_url, size=settings.pool_max, timeout=seconds)
     time = DatabaseTime(pool)
-    while True:
-        try:
-            await time.sync()
-            break
-        except OUTAGE as error:
-            if _refused(error):
-                raise
-            logger.warning("database.waits", error=str(error) or type(error).__name__)
-            await asyncio.sleep(0.5)
+    await _first_answer(time)
     redis = create_redis(settings)
     notifications = Notifications(settings.database_url, seconds)
     system = System(settings, pool, redis, notifications, Appender(pool), time, Tasks(pool))
@@ -72,6 +64,25 @@ async def open_system(settings: Settings) -> AsyncIterator[System]:
         await asyncio.gather(*background, return_exceptions=True)
         await redis.aclose()
         await pool.close()
+
+
+async def _first_answer(time: DatabaseTime) -> None:
+    """Wait until PostgreSQL answers, and say once that it does not."""
+    waiting = False
+    while True:
+        try:
+            await time.sync()
+        except OUTAGE as error:
+            if _refused(error):
+                raise
+            if not waiting:
+                logger.warning("database.waits", error=str(error) or type(error).__name__)
+            waiting = True
+            await asyncio.sleep(0.5)
+        else:
+            break
+    if waiting:
+        logger.info("database.answers")
 
 
 def _refused(error: BaseException) -> bool:
