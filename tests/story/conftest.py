@@ -17,9 +17,9 @@ import httpx
 import pytest
 import redis
 
-from tests.story.own_tool import ENTRY_POINTS
+from tests.story.own_package import ENTRY_POINTS
 from tests.story.service import Service
-from tests.support.processes import RoleProcess
+from tests.support.processes import OrdinautProcess, RoleProcess
 from tests.support.servers import Servers, blocking, execute, with_database
 
 Result = TypeVar("Result")
@@ -107,13 +107,14 @@ class Story:
             time.sleep(0.03)
 
     def cli(self, *arguments: str, code: int = 0) -> str:
-        """Run `ordinaut …`, which must end with `code`; what it printed, errors included."""
+        """Run `ordinaut …`, which must end with `code`; what it printed, with `--json` without
+        what it said on stderr."""
         command = [sys.executable, "-m", "ordinaut", *arguments]
         done = subprocess.run(
             command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return done.stdout + ("" if "--json" in arguments else done.stderr)
 
 
 @pytest.fixture(scope="package")
@@ -133,6 +134,8 @@ def ordinaut(
         "ORDINAUT_DATA_DIR": str(directory),
         "PYTHONPATH": os.pathsep.join(filter(None, [_package(directory), os.environ.get("PYTHONPATH")])),
     }
+    migrate = OrdinautProcess(["migrate"], env, directory / "migrate.log").start()
+    assert migrate.wait() == 0, migrate.tail()
     process = RoleProcess(ROLES, env, directory / "serve.log").start()
     try:
         process.wait_ready()

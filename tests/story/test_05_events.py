@@ -93,7 +93,11 @@ def test_an_entry_that_cannot_be_read_is_set_aside_with_the_reason(story: Story)
     story.redis.xadd("guests", {"data": '"good"'})
     (run,) = story.runs_of("seat", 1)
     assert run["output"] == "good"
-    (dead,) = [fields for _, fields in story.redis.xrange("ordinaut:dead") if fields["id"] == bad]
+
+    def set_aside() -> list[dict[str, str]]:
+        return [fields for _, fields in story.redis.xrange("ordinaut:dead") if fields["id"] == bad]
+
+    (dead,) = story.eventually(set_aside)
     assert (dead["stream"], dead["data"]) == ("guests", "{not json")
     assert "is not JSON" in dead["reason"]
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 from tests.story.conftest import Story
+from tests.story.service import Service
 
 SAY = [{"id": "say", "uses": "debug.echo", "with": "hello"}]
 
@@ -49,6 +50,21 @@ def test_every_event_says_who_did_it_and_because_of_what(story: Story) -> None:
     assert (requested["type"], requested["causation"]) == ("RunRequested", f"{received['stream']}/1")
     assert started["actor"].startswith("worker:")
     assert events[-1]["type"] == "RunSucceeded"
+
+
+def test_a_run_keeps_the_correlation_of_what_began_it(story: Story, service: Service) -> None:
+    """Whoever interferes later, by whatever request: the run belongs where it began."""
+    service.close()
+    story.define("patrol", pipeline=[{"id": "ask", "uses": "http.get", "with": {"url": service.url}}])
+    started = story.http.post("/v1/tasks/patrol/run", headers={"X-Request-Id": "night-shift"})
+    story.eventually(lambda: service.asked)
+    story.tell(f"/v1/runs/{started.json()['run']}/cancel")
+
+    def canceled() -> bool:
+        (run,) = story.items("/v1/runs", correlation="night-shift")
+        return bool(run["state"] == "canceled")
+
+    assert story.eventually(canceled)
 
 
 def test_an_entry_can_be_traced_to_its_run_and_back(story: Story) -> None:

@@ -1,4 +1,4 @@
-"""A tool is a Python function that an installed package offers by an entry point (see own_tool.py)."""
+"""A tool is a Python function that an installed package offers by an entry point (see own_package.py)."""
 
 from tests.story.conftest import Story
 
