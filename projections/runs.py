@@ -51,7 +51,8 @@ ENDED = "type IN ('RunSucceeded', 'RunFailed', 'RunCanceled', 'RunParked')"
 STATE = " ".join(f"WHEN '{name}' THEN '{state}'" for name, state in STATES.items())
 
 GROUPED = f"""
-SELECT stream, min(space) AS space, min(correlation) AS correlation, max(version) AS last,
+SELECT stream, min(space) AS space, max(version) AS last,
+       min(correlation) FILTER (WHERE type = 'RunRequested') AS correlation,
        array_agg(version) AS versions, array_agg(type) AS types,
        array_agg(version) FILTER (WHERE {ENDED}) AS ends, array_agg(data) FILTER (WHERE {ENDED}) AS end_data,
        max(at) AS last_at, min(at) FILTER (WHERE type = 'RunStarted') AS started_at,

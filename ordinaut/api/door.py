@@ -141,11 +141,12 @@ class Command:
         *,
         requires: Mapping[str, int] | None = None,
         effects: Mapping[str, tuple[Any, ...]] | None = None,
+        correlation: str | None = None,
     ) -> Append:
-        """An append in the caller's name."""
+        """An append in the caller's name, within this request's correlation or an older one."""
         return Append(
-            stream, expected, events, self.space, self.caller.actor, self.correlation, self.causation,
-            requires or {}, effects or {},
+            stream, expected, events, self.space, self.caller.actor, correlation or self.correlation,
+            self.causation, requires or {}, effects or {},
         )  # fmt: skip
 
 

@@ -81,7 +81,13 @@ async def cancel_run(command: Command) -> Answer:
         events = decisions.cancel(run, reason)
         if not events:
             return Answer(200, runs_table.public_run(run))
-        item = command.append(run_stream(run.id), run.stream_version, events, effects={FINISH_NOW: (run.id,)})
+        item = command.append(
+            run_stream(run.id),
+            run.stream_version,
+            events,
+            effects={FINISH_NOW: (run.id,)},
+            correlation=run.correlation,
+        )
         try:
             appended = await command.system.appender.append(item)
         except VersionConflict:
@@ -112,7 +118,7 @@ async def retry_run(command: Command) -> Answer:
         events = decisions.retry(run, command.now)
         if not events:
             return Answer(202, {"run": run.id})
-        item = command.append(run_stream(run.id), run.stream_version, events)
+        item = command.append(run_stream(run.id), run.stream_version, events, correlation=run.correlation)
         try:
             appended = await command.system.appender.append(item)
         except VersionConflict:
