@@ -6,6 +6,7 @@ the input may be repeated in what is built; and `BoundedInterpreter` counts the 
 """
 
 import math
+from copy import deepcopy
 from typing import Any
 
 from jmespath import exceptions, functions, visitor
@@ -84,6 +85,10 @@ class BoundedInterpreter(visitor.TreeInterpreter):
         if (_is_number(left) and _is_number(right)) or (isinstance(left, str) and isinstance(right, str)):
             return self.COMPARATOR_FUNC[node["value"]](left, right)
         return None
+
+    def visit_literal(self, node: Node, value: Any) -> Any:
+        # Compiled expressions are shared: who changes what he was given must not change everybody's literal.
+        return deepcopy(node["value"])
 
     def visit_flatten(self, node: Node, value: Any) -> Any:
         base = self.visit(node["children"][0], value)

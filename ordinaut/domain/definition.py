@@ -4,15 +4,16 @@
 `load_definition` is for what the log holds: it trusts, compiles on first use, and is quick.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+import orjson
+
 from ordinaut.domain.definition_checks import check_pipeline, check_trigger
-from ordinaut.domain.definition_model import OnModel, TaskModel, close_match, model_faults
+from ordinaut.domain.definition_model import OnModel, TaskModel, close_match, read_model
 from ordinaut.domain.durations import parse_duration
 from ordinaut.domain.errors import Fault, Invalid
 from ordinaut.domain.expressions import Expression, Template, compile_expression, compile_template
@@ -122,19 +123,19 @@ def parse_definition(
     sent = dict(document)
     if stored := faults_in(sent):
         raise Invalid.all_of(stored)
-    if (size := len(json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode())) > MAX_BYTES:
+    if (size := len(orjson.dumps(sent))) > MAX_BYTES:
         raise Invalid.at("", f"the definition has {size} bytes; at most {MAX_BYTES} are allowed")
     faults, body = _hoist_on(sent)
-    faults += model_faults(TaskModel, body)
+    whole, shape_faults = read_model(TaskModel, body)
+    faults += shape_faults
     faults += check_pipeline(body, known_tools)
     on_at = "/on" if "on" in sent and "schedule" not in sent else "/schedule/on"
     schedule, schedule_faults = _schedule(body.get("schedule"), created_at, on_at)
     faults += schedule_faults
     if faults:
         raise Invalid.all_of(_in_order(faults, sent))
-    dumped = TaskModel.model_validate(body).model_dump(by_alias=True)
-    name = dumped.pop("name")
-    return Definition(name, {**dumped, "schedule": schedule})
+    name = whole.pop("name")
+    return Definition(name, {**whole, "schedule": schedule})
 
 
 def load_definition(normalised: Mapping[str, Any], name: str = "") -> Definition:
@@ -171,8 +172,9 @@ def _schedule(spec: Any, created_at: datetime, on_at: str) -> tuple[dict[str, An
     faults = [Fault(f"/schedule/{key}", f"{key!r} does not go with `on`", "leave one out") for key in others]
     if not isinstance(spec["on"], dict):
         return None, [*faults, Fault(on_at, "`on` is an object", "{stream: orders}")]
-    faults += [*model_faults(OnModel, spec["on"], on_at), *check_trigger(spec["on"], on_at)]
-    return (None, faults) if faults else ({"on": OnModel.model_validate(spec["on"]).model_dump()}, [])
+    on, shape_faults = read_model(OnModel, spec["on"], on_at)
+    faults += [*shape_faults, *check_trigger(spec["on"], on_at)]
+    return (None, faults) if faults else ({"on": on}, [])
 
 
 def _in_order(faults: list[Fault], document: Mapping[str, Any]) -> list[Fault]:

@@ -160,14 +160,16 @@ def close_match(word: str, known: Iterable[str]) -> str:
     return f"known here: {', '.join(choices)}" if 0 < len(choices) <= 20 else ""
 
 
-def model_faults(model: type[_Model], document: Mapping[str, Any], pointer: str = "") -> list[Fault]:
-    """Every place where `document` has not the shape of `model`; pointers lie below `pointer`."""
+def read_model(
+    model: type[_Model], document: Mapping[str, Any], pointer: str = ""
+) -> tuple[dict[str, Any], list[Fault]]:
+    """`document` with the model's defaults filled in; or every place where it has not the model's shape,
+    with pointers below `pointer` (and nothing filled in)."""
     try:
-        model.model_validate(document)
+        return model.model_validate(document).model_dump(by_alias=True), []
     except ValidationError as error:
         found = error.errors(include_url=False)
-        return [_fault(model, one, pointer) for one in found]
-    return []
+        return {}, [_fault(model, one, pointer) for one in found]
 
 
 _BRANCHES = frozenset({"<word>", "<bounds>"})

@@ -10,8 +10,10 @@ see `data, stream, id, time`.
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jmespath
@@ -88,8 +90,12 @@ def truthy(value: Any) -> bool:
     return not (value is None or value is False or value == "" or value == [] or value == {})
 
 
+@lru_cache(4096)
 def compile_expression(text: str) -> Expression:
-    """Compile `text`. Raises ExpressionError that names the column (from 1) and what is wrong."""
+    """Compile `text`; the same text gives the same object while it is remembered.
+
+    Raises ExpressionError that names the column (from 1) and what is wrong.
+    """
     if len(text) > MAX_EXPRESSION:
         raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION} characters")
     if not text.strip():
@@ -290,7 +296,13 @@ def split_template(text: str) -> list[tuple[int, str, bool]]:
     return parts
 
 
+_PLAIN = re.compile(r"""[^"'`{}\\]*}""")
+"""An expression without quotes and braces, as nearly all are, and the brace that closes it."""
+
+
 def _closing_brace(text: str, at: int) -> int | None:
+    if plain := _PLAIN.match(text, at):
+        return plain.end() - 1
     depth, quote = 0, ""
     while at < len(text):
         character = text[at]

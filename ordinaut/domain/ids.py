@@ -7,16 +7,16 @@ Time first keeps the indexes growing at their right edge; the hash makes them de
 import hashlib
 import os
 import time
-import uuid
 from datetime import datetime
 
 
-def _uuid8(milliseconds: int, digest: bytes) -> uuid.UUID:
+def _uuid8(milliseconds: int, digest: bytes) -> str:
     value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80
     value |= int.from_bytes(digest[:10], "big")
     value = (value & ~(0xF << 76)) | (0x8 << 76)
     value = (value & ~(0b11 << 62)) | (0b10 << 62)
-    return uuid.UUID(int=value)
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _digest(parts: tuple[str, ...]) -> bytes:
@@ -30,14 +30,14 @@ def _digest(parts: tuple[str, ...]) -> bytes:
 
 def cause_id(milliseconds: int, *parts: str) -> str:
     """The id of what happened at `milliseconds` (since the epoch, UTC) because of `parts`."""
-    return str(_uuid8(milliseconds, _digest(parts)))
+    return _uuid8(milliseconds, _digest(parts))
 
 
 def task_id(space: str, name: str) -> str:
     """A task's id. Names are unique within a space and never change, so the id follows from them;
     two who create the same name therefore meet on one stream and the log lets one through."""
     digest = _digest(("task", space, name))
-    return str(_uuid8(int.from_bytes(digest[10:16], "big"), digest))
+    return _uuid8(int.from_bytes(digest[10:16], "big"), digest)
 
 
 def scheduled_run_id(task: str, at: datetime) -> str:
@@ -54,7 +54,7 @@ def entry_run_id(space: str, stream: str, entry: str, task: str) -> str:
 
 def new_id() -> str:
     """A fresh id for something that has no natural cause (a request without an Idempotency-Key)."""
-    return str(_uuid8(time.time_ns() // 1_000_000, os.urandom(10)))
+    return _uuid8(time.time_ns() // 1_000_000, os.urandom(10))
 
 
 def keyed_id(milliseconds: int, *parts: str) -> str:

@@ -37,6 +37,31 @@ def faults_in(value: Any, pointer: str = "", depth: int = 0) -> list[Fault]:
 
     Stops descending at `MAX_DEPTH`, so it is safe on values nested to any depth.
     """
+    # Nearly everything is well; only what is not needs its pointers.
+    return [] if _storable(value, depth) else _faults_in(value, pointer, depth)
+
+
+def _storable(value: Any, depth: int) -> bool:
+    kind = type(value)
+    if kind is str:
+        return text_fault(value) is None
+    if (kind is dict or kind is list) and depth >= MAX_DEPTH:
+        return False
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str or text_fault(key) is not None or not _storable(item, depth + 1):
+                return False
+        return True
+    if kind is list:
+        return all(_storable(item, depth + 1) for item in value)
+    if kind is int:
+        return value in _INTEGERS
+    if kind is float:
+        return math.isfinite(value)
+    return value is None or kind is bool
+
+
+def _faults_in(value: Any, pointer: str, depth: int) -> list[Fault]:
     if isinstance(value, str):
         fault = text_fault(value)
         return [Fault(pointer, fault)] if fault else []
@@ -60,8 +85,8 @@ def faults_in(value: Any, pointer: str = "", depth: int = 0) -> list[Fault]:
             elif fault := text_fault(key):
                 faults.append(Fault(pointer, f"in a key: {fault}"))
             else:
-                faults += faults_in(item, f"{pointer}/{escape(key)}", depth + 1)
+                faults += _faults_in(item, f"{pointer}/{escape(key)}", depth + 1)
     else:
         for index, item in enumerate(value):
-            faults += faults_in(item, f"{pointer}/{index}", depth + 1)
+            faults += _faults_in(item, f"{pointer}/{index}", depth + 1)
     return faults

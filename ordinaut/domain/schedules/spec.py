@@ -12,6 +12,7 @@ whoever reads the stored form needs no clock.
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -85,9 +86,14 @@ def _kind(spec: Mapping[str, Any]) -> str:
     raise Invalid.at("", "the schedule does not say when", f"give exactly one of {_KINDS}")
 
 
+@lru_cache(1024)
+def _known_cron(expression: str, tz: ZoneInfo) -> Cron:
+    return Cron(expression, tz)  # immutable, and the same few in many tasks
+
+
 def _cron(spec: Mapping[str, Any], created_at: datetime) -> tuple[dict[str, Any], Schedule]:
     tz = _zone(spec)
-    cron = _named("/cron", lambda: Cron(spec["cron"], tz))
+    cron = _named("/cron", lambda: _known_cron(spec["cron"], tz))
     return {"cron": cron.expression, "timezone": tz.key}, cron
 
 
