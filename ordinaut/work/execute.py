@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from ordinaut.domain import pipeline
 from ordinaut.domain.definition import CompiledStep, Definition
 from ordinaut.domain.errors import NotFound
-from ordinaut.domain.events import NewEvent
+from ordinaut.domain.events import NewEvent, reference
 from ordinaut.domain.expressions import ExpressionError
 from ordinaut.domain.pipeline import Failure
 from ordinaut.domain.run import Run, fold, hand_back, run_stream, step_record
@@ -140,7 +140,8 @@ class Execution:
         if left <= 0:
             raise self._too_long()
         context = StepContext(
-            run.id, run.task, run.space, step.id, attempt, f"{run.id}/{step.id}", run.correlation, run.depth,
+            run.id, run.task, run.space, step.id, attempt, f"{run.id}/{step.id}", run.correlation,
+            f"worker:{self._shop.worker}", reference(run_stream(run.id), run.stream_version), run.depth,
             run.simulate, self._shop.services, self._log,
         )  # fmt: skip
         try:

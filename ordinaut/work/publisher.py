@@ -27,9 +27,9 @@ class Publisher:
             stream=stream,
             data=data,
             event_id=ids.cause_id(milliseconds, "publish", context.idempotency_key),
-            actor="worker",
+            actor=context.actor,
             correlation=context.correlation,
-            causation=context.idempotency_key,
+            causation=context.causation,
             depth=context.depth + 1,
         )
         return {"id": answer["id"], "runs": answer["runs"]}

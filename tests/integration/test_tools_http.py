@@ -90,7 +90,9 @@ async def send() -> AsyncIterator[Send]:
         async def call(tool: Any, given: dict[str, Any], timeout: float = 10) -> Any:
             services: Any = Services(client)
             log = structlog.get_logger()
-            ctx = StepContext("r1", "t", "default", "s1", 2, "r1/s1", "c", 0, False, services, log)
+            ctx = StepContext(
+                "r1", "t", "default", "s1", 2, "r1/s1", "c", "worker:w", "run-r1/2", 0, False, services, log
+            )
             return await call_tool(tool, given, ctx, timeout)
 
         yield call

@@ -39,7 +39,9 @@ def add(client: Redis) -> Add:
     async def call(given: dict[str, Any]) -> Any:
         services: Any = Services(client)
         log = structlog.get_logger()
-        ctx = StepContext("r1", "t", "default", "s1", 1, "r1/s1", "c1", 3, False, services, log)
+        ctx = StepContext(
+            "r1", "t", "default", "s1", 1, "r1/s1", "c1", "worker:w", "run-r1/2", 3, False, services, log
+        )
         return await call_tool(stream.ADD, given, ctx, 10)
 
     return call
@@ -98,7 +100,9 @@ async def test_a_redis_that_does_not_answer_may_be_tried_again(unused_tcp_port: 
     async with Redis.from_url(f"redis://127.0.0.1:{unused_tcp_port}") as nowhere:
         services: Any = Services(nowhere)
         log = structlog.get_logger()
-        ctx = StepContext("r1", "t", "default", "s1", 1, "r1/s1", "c1", 3, False, services, log)
+        ctx = StepContext(
+            "r1", "t", "default", "s1", 1, "r1/s1", "c1", "worker:w", "run-r1/2", 3, False, services, log
+        )
         with pytest.raises(ToolError, match="XADD orders") as caught:
             await call_tool(stream.ADD, {"stream": "orders", "data": 1}, ctx, 30)
     assert caught.value.retryable is True

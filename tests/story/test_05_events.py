@@ -84,6 +84,9 @@ def test_a_step_can_publish_what_starts_the_next_task(story: Story) -> None:
     assert first["output"]["runs"] == [second["id"]]
     assert second["output"] == {"by": "first"}
     assert second["correlation"] == first["correlation"]
+    (received,) = story.items("/v1/log", stream=f"event-{second['cause']['id']}")
+    assert received["causation"] == f"run-{first['id']}/2", "the run's last event before: RunStarted"
+    assert received["actor"].startswith("worker:")
 
 
 def test_an_entry_that_cannot_be_read_is_set_aside_with_the_reason(story: Story) -> None:

@@ -44,8 +44,9 @@ class StepContext:
     """Which step of which run is calling, and what it may use.
 
     `attempt` counts from 1; `idempotency_key` is `<run_id>/<step_id>`, so the same on every attempt
-    (I9). `depth` says how many runs have caused each other up to this one. `simulate` means that
-    nothing outside may be touched; `call_tool` sees to it.
+    (I9). What the step brings forth is recorded in the name of `actor` (the worker), with `causation`, the
+    run's last event when the step began, as its cause (I10). `depth` says how many runs have caused each
+    other up to this one. `simulate` means that nothing outside may be touched; `call_tool` sees to it.
     """
 
     run_id: str
@@ -55,6 +56,8 @@ class StepContext:
     attempt: int
     idempotency_key: str
     correlation: str
+    actor: str
+    causation: str
     depth: int
     simulate: bool
     services: Services

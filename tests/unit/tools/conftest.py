@@ -27,6 +27,8 @@ def context() -> Callable[..., StepContext]:
             "attempt": 1,
             "idempotency_key": "run-1/first",
             "correlation": "corr-1",
+            "actor": "worker:w",
+            "causation": "run-run-1/2",
             "depth": 2,
             "simulate": False,
             "services": services or Untouchable(),

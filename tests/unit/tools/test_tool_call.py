@@ -50,7 +50,7 @@ def test_plain_json_comes_back_as_it_was(value: Any) -> None:
 
 @given(json_values)
 async def test_echo_gives_back_its_with(value: Any) -> None:
-    ctx = StepContext("r", "t", "s", "i", 1, "r/i", "c", 0, False, None, None)  # type: ignore[arg-type]
+    ctx = StepContext("r", "t", "s", "i", 1, "r/i", "c", "w", "run-r/2", 0, False, None, None)  # type: ignore[arg-type]
     assert await call_tool(debug.ECHO, value, ctx, 10) == value
 
 
