@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ordinaut.cli.client import data_dir
 from ordinaut.cli.output import ago, err, note, print_json, say, state, table
+from ordinaut.cli.program import program
 from ordinaut.cli.schema import missing, prepare
 from ordinaut.domain.errors import NotFound, Unavailable
 from ordinaut.log.database import OUTAGE, connect
@@ -161,7 +162,7 @@ async def _verify(projections: Sequence[Projection], as_json: bool) -> int:
             for example in verdict.examples:
                 say(f"{verdict.projection}: {example}")
         if wrong := [verdict.projection for verdict in verdicts if not verdict.agrees]:
-            note(f"Make it right: ordinaut projections rebuild {' '.join(wrong)}")
+            note(f"Make it right: {program()} projections rebuild {' '.join(wrong)}")
     return 0 if all(verdict.agrees for verdict in verdicts) else 1
 
 

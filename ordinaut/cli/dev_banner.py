@@ -1,12 +1,16 @@
 """What `ordinaut dev` says when it is ready: where everything is and what to try."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rich.console import Console
+from rich.markup import escape
 
+from ordinaut.cli.client import KEY_FILE
+from ordinaut.cli.program import program, typed
 from ordinaut.runtime.logging import without_password
 
 if TYPE_CHECKING:
@@ -17,9 +21,9 @@ TRY_ORDER = """'{"id": 8, "amount": 250}'"""
 
 def banner(console: Console, session: "Session", examples: Sequence[str], *, demo: bool) -> None:
     """Print it; the key itself only when it is new."""
-    here = _relative(session.directory)
+    here, ordinaut = typed(session.directory), escape(program())
     default = session.settings.data_dir == Path(".ordinaut") and here == ".ordinaut"
-    key_file = f"{here}/admin-key"
+    key_file = typed(session.directory / KEY_FILE)
     from_file = session.settings.api_key is None
     bearer = f"$(cat {key_file})" if from_file else "$ORDINAUT_API_KEY"
     lines = [
@@ -41,29 +45,25 @@ def banner(console: Console, session: "Session", examples: Sequence[str], *, dem
     lines += ["", "Try, in another terminal:"]
     if not default:
         lines.append(f"  export ORDINAUT_DATA_DIR={here}")
-    lines.append("  ordinaut task list")
-    lines.append(f'  curl -H "Authorization: Bearer {bearer}" {session.api}/v1/runs?limit=3')
+    lines.append(f"  {ordinaut} task list")
+    lines.append(f'  curl -H "Authorization: Bearer {bearer}" "{session.api}/v1/runs?limit=3"')
     if "big-orders" in examples:
-        lines += [
-            f"  {_redis_cli(session.settings.redis_url)} XADD orders '*' data {TRY_ORDER}",
-            f"  ordinaut event publish orders {TRY_ORDER}",
-        ]
+        lines.append(f"  {ordinaut} event publish orders {TRY_ORDER}")
+        if client := _redis_client(session.settings.redis_url):
+            lines.append(f"  {client} XADD orders '*' data {TRY_ORDER}")
     lines += ["", "What happens (the first order is added by itself):" if demo else "What happens:"]
     for line in lines:
         console.print(line, soft_wrap=True)
 
 
-def _relative(directory: Path) -> str:
-    try:
-        return str(directory.relative_to(Path.cwd()))
-    except ValueError:
-        return str(directory)
-
-
-def _redis_cli(url: str) -> str:
+def _redis_client(url: str) -> str | None:
+    """The command that talks to this Redis; None when the machine has none."""
+    command = next(filter(shutil.which, ("redis-cli", "valkey-cli")), None)
+    if command is None:
+        return None
     parts = urlsplit(url)
     if parts.password or parts.scheme != "redis":
-        return 'redis-cli -u "$ORDINAUT_REDIS_URL"'
+        return f'{command} -u "$ORDINAUT_REDIS_URL"'
     number = parts.path.strip("/")
     host = f" -h {parts.hostname}" if parts.hostname not in ("127.0.0.1", "localhost") else ""
-    return f"redis-cli{host} -p {parts.port or 6379}" + (f" -n {number}" if number not in ("", "0") else "")
+    return f"{command}{host} -p {parts.port or 6379}" + (f" -n {number}" if number not in ("", "0") else "")
