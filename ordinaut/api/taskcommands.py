@@ -17,6 +17,8 @@ from ordinaut.domain.definition import Definition, parse_definition
 from ordinaut.domain.errors import Invalid, NotFound, NotPossible, VersionConflict
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.ids import task_id
+from ordinaut.domain.schedules.catch_up import plan_catch_up
+from ordinaut.domain.schedules.once import Once
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import parse_schedule
 from ordinaut.domain.task import Task, evolve, task_stream
@@ -120,12 +122,24 @@ def rule_of(schedule: Mapping[str, Any]) -> Schedule:
 
 
 def plan_of(definition: Definition, now: datetime) -> list[dict[str, Any]]:
-    """The first planned instants of a definition's schedule, as TaskCreated and TaskChanged carry them."""
+    """The first planned instants of a definition's schedule, as TaskCreated and TaskChanged carry them.
+
+    Raises Invalid for a schedule that never fires again. A `once` in the past is due at once where the
+    policy catches up with all that was missed.
+    """
     schedule = definition.schedule
     if schedule is None or "on" in schedule:
         return []
-    at = rule_of(schedule).next_after(now)
-    return [{"index": 0, "at": at.isoformat() if at else None}]
+    rule, catch_up = rule_of(schedule), definition.policy.catch_up
+    at = rule.next_after(now)
+    if at is None and isinstance(rule, Once) and catch_up.mode == "all":
+        at = next(iter(plan_catch_up(rule, rule.at, now, catch_up).fire), None)
+    if at is not None:
+        return [{"index": 0, "at": at.isoformat()}]
+    if isinstance(rule, Once):
+        hint = "an instant ahead; or `policy.catch_up: {all: {}}`, which runs it late"
+        raise Invalid.at("/schedule/once", f"{schedule['once']} is in the past", hint)
+    raise Invalid.at(f"/schedule/{rule.kind}", "the schedule never fires again", "one with an instant ahead")
 
 
 def next_instant(plan: Sequence[Mapping[str, Any]]) -> str | None:

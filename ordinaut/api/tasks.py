@@ -95,7 +95,9 @@ async def put_task(command: Command) -> Answer:
         now = command.now
         birth = task.created_at if task.exists and task.created_at else now
         definition = read_definition(command, body, name=name, birth=birth)
-        plan, tz = plan_of(definition, now), tz_version()
+        # A schedule that stays as it is needs no plan: it may have fired for the last time by now.
+        kept = task.exists and definition.schedule == task.definition["schedule"]
+        plan, tz = [] if kept else plan_of(definition, now), tz_version()
         if task.exists:
             status, events = 200, decisions.change(task, definition.normalised(), plan, tz)
         else:

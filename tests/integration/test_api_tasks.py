@@ -82,6 +82,49 @@ async def test_putting_another_document_changes_the_task(api: Served) -> None:
     assert by_id.json()["name"] == "hello" and by_id.json()["version"] == 3
 
 
+@pytest.mark.parametrize(
+    ("schedule", "pointer"),
+    [
+        ({"once": "2020-02-03T08:00:00Z"}, "/schedule/once"),
+        ({"rrule": "FREQ=DAILY;COUNT=3", "dtstart": "2020-02-03T08:00:00"}, "/schedule/rrule"),
+    ],
+)
+async def test_a_schedule_that_never_fires_again_is_refused(
+    api: Served, schedule: dict[str, Any], pointer: str
+) -> None:
+    posted = await api.http.post("/v1/tasks", json=task(schedule=schedule))
+    put = await api.http.put("/v1/tasks/hello?dry_run=true", json=task(schedule=schedule))
+    for answer in (posted, put):
+        assert answer.status_code == 422
+        (fault,) = answer.json()["errors"]
+        assert fault["pointer"] == pointer and "ahead" in fault["hint"]
+    assert (await api.http.get("/v1/tasks/hello")).status_code == 404
+
+
+async def test_a_once_in_the_past_is_due_now_where_all_is_caught_up_with(api: Served) -> None:
+    once = {"once": "2020-02-03T08:00:00Z"}
+    policy = {"catch_up": {"all": {}}}
+    created = await api.http.post("/v1/tasks", json=task(schedule=once, policy=policy))
+    assert created.status_code == 201, created.text
+    assert created.json()["next_fire_at"] == "2020-02-03T08:00:00+00:00"
+    policy = {"catch_up": {"all": {"window": "1d"}}}
+    refused = await api.http.post("/v1/tasks", json=task("older", schedule=once, policy=policy))
+    assert refused.status_code == 422, "it would be skipped as too old"
+
+
+async def test_a_once_that_has_passed_meanwhile_stays_as_it_is(api: Served) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=1.5)
+    document = task(schedule={"once": at.isoformat()})
+    assert (await api.http.put("/v1/tasks/hello", json=document)).status_code == 201
+    await eventually(lambda: api.system.time.now() > at)
+    again = await api.http.put("/v1/tasks/hello", json=document)
+    assert (again.status_code, again.json()["version"]) == (200, 1)
+    titled = await api.http.put("/v1/tasks/hello", json={**document, "title": "New"})
+    assert (titled.status_code, titled.json()["version"]) == (200, 2), titled.text
+    other = {"once": (at - timedelta(days=1)).isoformat()}
+    assert (await api.http.put("/v1/tasks/hello", json=task(schedule=other))).status_code == 422
+
+
 async def test_a_dry_run_checks_everything_and_changes_nothing(api: Served) -> None:
     well = await api.http.put("/v1/tasks/hello?dry_run=true", json={"pipeline": PIPELINE})
     assert well.status_code == 200 and well.json()["name"] == "hello"
