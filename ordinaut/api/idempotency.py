@@ -2,14 +2,13 @@
 
 What was answered is kept and given again. If there is no answer yet (the first attempt is under way, or
 its process died) the request is carried out once more; the key and the time it was first seen make the
-same ids, so that both attempts meet on the same run or event (I7).
+same ids, so that both attempts meet on the same run or event (I7). The clock forgets keys when they are old
+(clock/clock.py).
 """
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 import asyncpg
 import structlog
@@ -17,10 +16,6 @@ from fastapi import Response
 
 from ordinaut.api.problems import KeyReused
 from ordinaut.log.database import OUTAGE
-
-KEPT = timedelta(days=7)
-"""How long a key is remembered."""
-_SWEEP_SECONDS = 3600.0
 
 logger = structlog.get_logger(__name__)
 
@@ -83,17 +78,3 @@ class Idempotency:
             await self._pool.execute(_KEEP, space, key, answer.status_code, headers, bytes(answer.body))
         except OUTAGE as error:
             logger.warning("idempotency.not_kept", error=str(error) or type(error).__name__)
-
-    async def sweep(self, stop: asyncio.Event) -> None:
-        """Forget keys older than `KEPT`, every hour until told to stop."""
-        while not stop.is_set():
-            try:
-                await self._pool.execute(
-                    "DELETE FROM idempotency_keys WHERE created_at < now() - $1::interval", KEPT
-                )
-            except OUTAGE as error:
-                logger.warning("idempotency.not_swept", error=str(error) or type(error).__name__)
-            try:
-                await asyncio.wait_for(stop.wait(), _SWEEP_SECONDS)
-            except TimeoutError:
-                continue

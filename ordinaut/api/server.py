@@ -71,16 +71,15 @@ class Api:
         logger.info("api.listening", url=url)
         serving = asyncio.create_task(server.serve(sockets=[self._socket]), name="uvicorn")
         stopped = asyncio.create_task(stop.wait(), name="api-stop")
-        sweeping = asyncio.create_task(self._door.idempotency.sweep(stop), name="idempotency-sweep")
         try:
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
             self._door.stopping.set()
             server.should_exit = True
             await serving
         finally:
-            for task in (stopped, sweeping, serving):
+            for task in (stopped, serving):
                 task.cancel()
-            await asyncio.gather(stopped, sweeping, serving, return_exceptions=True)
+            await asyncio.gather(stopped, serving, return_exceptions=True)
             self._socket.close()
             self._socket = None
 

@@ -30,8 +30,8 @@ FURTHEST = timedelta(hours=1)
 """How far ahead the waker is armed; the poll arms it again long before."""
 
 CHORES_SECONDS = 600
-ANSWERS_KEPT = timedelta(hours=24)
-"""How long the answer to an Idempotency-Key is remembered."""
+ANSWERS_KEPT = timedelta(days=7)
+"""How long an Idempotency-Key, or the id a sender gave to an event, is remembered with its answer."""
 
 _SLACK = timedelta(milliseconds=1)
 

@@ -14,7 +14,8 @@ from ordinaut.domain.events import NewEvent
 from ordinaut.domain.ids import scheduled_run_id
 from ordinaut.domain.run import run_stream
 from ordinaut.log.append import Append
-from tests.support.clock import World, killed_after, open_world, running, whole_second
+from tests.support.clock import World, killed_after, open_world, whole_second
+from tests.support.running import running
 from tests.support.eventually import eventually
 
 SECOND = timedelta(seconds=1)
@@ -323,10 +324,11 @@ async def test_many_schedules_due_in_the_same_second_are_fired_in_few_transactio
     assert row[0] == 1
 
 
-async def test_answers_to_idempotency_keys_are_forgotten_after_a_day(world: World) -> None:
+async def test_i7_idempotency_keys_are_remembered_for_seven_days_and_then_forgotten(world: World) -> None:
     await world.system.pool.execute(
         "INSERT INTO idempotency_keys (space, key, fingerprint, seed_ms, created_at) VALUES"
-        " ('default', 'old', '', 0, now() - interval '25 hours'), ('default', 'new', '', 0, now())"
+        " ('default', 'old', '', 0, now() - interval '169 hours'),"
+        " ('default', 'new', '', 0, now() - interval '167 hours')"
     )
     async with running(world.clock()):
         await eventually(lambda: only_new(world))
