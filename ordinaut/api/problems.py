@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ordinaut.domain.errors import Fault, OrdinautError, Unavailable
 from ordinaut.domain.ids import new_id
+from ordinaut.log.append import is_outage
 from ordinaut.runtime.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
 CONTENT_TYPE = "application/problem+json"
@@ -146,19 +147,6 @@ def unexpected(error: Exception, path: str) -> Response:
     failure = OrdinautError(f"something unexpected happened; the server's log tells what, under {number}")
     failure.slug, failure.title = "internal", "Unexpected error"
     return problem(failure, {"id": number})
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether PostgreSQL is away, starting, stopping or overloaded, rather than refusing a statement."""
-    if isinstance(error, asyncpg.PostgresError):
-        return isinstance(
-            error,
-            asyncpg.PostgresConnectionError
-            | asyncpg.OperatorInterventionError
-            | asyncpg.InsufficientResourcesError
-            | asyncpg.PostgresSystemError,
-        )
-    return isinstance(error, OSError | asyncpg.InterfaceError)
 
 
 class Observe:

@@ -222,7 +222,7 @@ class Appender:
         # hold) fails the whole batch. Each is tried alone, so that one caller's bad data is not
         # everybody's. With the connection gone nobody knows whether the batch stands: those callers are
         # told so.
-        alone = len(batch) > 1 and not _is_outage(error)
+        alone = len(batch) > 1 and not is_outage(error)
         for waiting in batch:
             if waiting.future.done():
                 continue
@@ -281,11 +281,11 @@ def _answer(future: "asyncio.Future[Outcome]", answer: Outcome | Exception) -> N
         future.set_result(answer)
 
 
-def _is_outage(error: Exception) -> bool:
+def is_outage(error: BaseException) -> bool:
+    """Whether PostgreSQL is away, starting, stopping or overloaded, rather than refusing a statement."""
     return isinstance(
         error,
         OSError
-        | TimeoutError
         | asyncpg.InterfaceError
         | asyncpg.InternalClientError
         | asyncpg.PostgresConnectionError
@@ -296,7 +296,7 @@ def _is_outage(error: Exception) -> bool:
 
 
 def _told(error: Exception) -> Exception:
-    if not _is_outage(error):
+    if not is_outage(error):
         return error
     unavailable = Unavailable("the database does not answer; it is not known whether this was recorded")
     unavailable.__cause__ = error

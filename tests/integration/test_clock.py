@@ -15,8 +15,8 @@ from ordinaut.domain.ids import scheduled_run_id
 from ordinaut.domain.run import run_stream
 from ordinaut.log.append import Append
 from tests.support.clock import World, killed_after, open_world, whole_second
-from tests.support.running import running
 from tests.support.eventually import eventually
+from tests.support.running import running
 
 SECOND = timedelta(seconds=1)
 

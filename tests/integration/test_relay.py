@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ordinaut.log.relay import OWNER, STREAM, Relay, WrongRedis
 from ordinaut.log.wake import Notifications
 from ordinaut.runtime.embedded_redis import EmbeddedValkey
 from tests.support.eventually import eventually
+from tests.support.running import running
 
 
 class Bench:
@@ -75,17 +76,6 @@ async def bench(database_url: str, redis_url: str) -> AsyncIterator[Bench]:
         yield Bench(database_url, pool, redis, notifications)
         stop.set()
         await hearing
-
-
-@asynccontextmanager
-async def running(*relays: Relay) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    tasks = [asyncio.create_task(relay.run(stop)) for relay in relays]
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
 
 async def drain(relay: Relay) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from ordinaut.clock.clock import Clock
 from ordinaut.clock.fire import Firing
@@ -21,22 +21,7 @@ from ordinaut.runtime.system import System, open_system
 from projections.projector import Projector, step
 from projections.registry import all_projections
 from tests.support.eventually import eventually
-
-
-class Role(Protocol):
-    async def run(self, stop: asyncio.Event) -> None: ...
-
-
-@asynccontextmanager
-async def running(*roles: Role) -> AsyncIterator[None]:
-    """Run roles until the block ends; they are stopped as SIGTERM does it, and must have no error."""
-    stop = asyncio.Event()
-    tasks = [asyncio.create_task(role.run(stop)) for role in roles]
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+from tests.support.running import Role
 
 
 async def killed_after(role: Role, until: Callable[[], Awaitable[Any]]) -> None:
