@@ -267,3 +267,11 @@ def test_a_value_nested_beyond_all_measure_is_refused_and_not_a_crash() -> None:
         value = [value]
     with pytest.raises(Invalid, match="nested too deeply"):
         compile_template(value)
+
+
+def test_who_changes_what_an_expression_gave_changes_nothing_for_others() -> None:
+    text = "{a: `[1, 2]`}.a"
+    given = compile_expression(text).evaluate({})
+    given.append(3)
+    assert compile_expression(text).evaluate({}) == [1, 2]
+    assert compile_expression(text) is compile_expression(text), "compiled once"
