@@ -160,13 +160,18 @@ class Client:
             assert isinstance(problem, dict)
         except (ValueError, AssertionError):
             return Refused(answer.status_code, "", f"{self.url} answered {answer.status_code}", [])
+        errors = problem.get("errors") or []
         faults = [
             Fault(each.get("pointer", ""), each.get("detail", ""), each.get("hint", ""))
-            for each in problem.get("errors") or []
-            if "pointer" in each  # what is wrong with the query or a header stands in the message
-        ]  # fmt: skip
+            for each in errors
+            if "pointer" in each  # what is wrong with a header stands in the message
+        ]
         title = str(problem.get("title") or f"HTTP {answer.status_code}")
         message = str(problem.get("detail") or title)
+        if asked := [each for each in errors if "parameter" in each]:
+            # What the API calls a query parameter was an option of the command.
+            named = [Fault(f"--{each['parameter']}", each["detail"], each.get("hint", "")) for each in asked]
+            message = "; ".join(str(fault) for fault in named)
         if answer.status_code == 401 and not self._has_key:
             message = f"{self.url} wants a key: set ORDINAUT_API_KEY"
         return Refused(answer.status_code, title, message, faults)

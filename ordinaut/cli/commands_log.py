@@ -20,16 +20,23 @@ def log_list(
     types: Types = None,
     correlation: Correlation = None,
     actor: Actor = None,
-    since: Annotated[str | None, typer.Option(help="Not before this ISO instant.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Not before this ISO instant (without an offset: local time).")
+    ] = None,
     until: Annotated[str | None, typer.Option(help="Before this ISO instant.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    newest: Annotated[
+        bool, typer.Option("--newest", help="The newest first; by default the oldest.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """List events, oldest first."""
+    """List events, oldest first unless --newest says otherwise."""
     from ordinaut.cli import logs
 
     wanted = logs.wanted(stream, types, correlation, actor)
-    raise typer.Exit(logs.list_events({**wanted, "since": since, "until": until}, limit, as_json=as_json))
+    wanted |= logs.between(since, until)
+    wanted["order"] = "desc" if newest else None
+    raise typer.Exit(logs.list_events(wanted, limit, as_json=as_json))
 
 
 @log.command("follow")

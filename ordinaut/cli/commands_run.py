@@ -37,6 +37,14 @@ def run_show(
     raise typer.Exit(runs.show(run, follow=follow, as_json=as_json))
 
 
+@app.command("why")
+def run_why(run: Run, as_json: Json = False) -> None:
+    """Show the chain of causes that led to a run, back to what began it."""
+    from ordinaut.cli import why
+
+    raise typer.Exit(why.why(run, as_json=as_json))
+
+
 @app.command("cancel")
 def run_cancel(
     run: Run, reason: Annotated[str | None, typer.Option(help="Why; people will read it.")] = None

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
@@ -23,6 +25,23 @@ def wanted(
         "correlation": correlation,
         "actor": actor,
     }
+
+
+def between(since: str | None, until: str | None) -> dict[str, str | None]:
+    """The filters by time; a time without an offset is this machine's. What is no instant is a misuse."""
+    return {"since": _instant(since, "--since"), "until": _instant(until, "--until")}
+
+
+def _instant(text: str | None, option: str) -> str | None:
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone().isoformat()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text[:60]!r} is not an ISO instant, such as 2026-05-04T08:30 or 2026-05-04T08:30:00Z",
+            param_hint=option,
+        ) from None
 
 
 def list_events(filters: Mapping[str, Any], limit: int, *, as_json: bool) -> int:

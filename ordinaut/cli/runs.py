@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any
 
 from rich.markup import escape
@@ -21,6 +22,7 @@ from ordinaut.cli.output import (
     state,
     table,
 )
+from ordinaut.cli.program import program
 from ordinaut.domain.run import ENDED
 
 LOOK_SECONDS = 0.3
@@ -105,8 +107,11 @@ def _print(run: Mapping[str, Any], as_json: bool) -> None:
     which = f"attempt {run['attempt']}  {run['id']}"
     console.print(f"[bold]{escape(run['task'])}[/]  {state(run['state'])}  [dim]{which}[/]")
     facts = {
-        "cause": cause(run["cause"]),
+        "cause": cause(run["cause"]) + (f", due {instant(at)}" if (at := run["cause"].get("at")) else ""),
+        "correlation": escape(run["correlation"]),
         "requested": instant(run["requested_at"]),
+        "started": instant(run["started_at"]),
+        "due again": instant(run["run_at"]) if run["state"] == "waiting" else "",
         "took": seconds_between(run["started_at"], run["finished_at"]),
         "input": brief(run["input"], 300),
         "output": brief(run["output"], 300),
@@ -114,7 +119,7 @@ def _print(run: Mapping[str, Any], as_json: bool) -> None:
     }
     for label, value in facts.items():
         if value:
-            console.print(f"  {label:<10} {value}")
+            console.print(f"  {label:<11} {value}")
     console.print()
     table(
         ("step", "state", "attempt", "took", "output", "error"),
@@ -126,5 +131,7 @@ def _print(run: Mapping[str, Any], as_json: bool) -> None:
             )
             for step in run["steps"]
         ],
-        empty="No step has begun.",
+        empty="No step has ended yet.",
     )  # fmt: skip
+    note(f"Why it ran: {program()} run why {run['id']}")
+    note(f"All that belongs to it: {program()} log list --correlation {quote(run['correlation'])}")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from ordinaut.cli.client import Client, segment
 from ordinaut.cli.output import ago, brief, instant, note, out, print_json, say, state, table
+from ordinaut.cli.program import program
 from ordinaut.cli.runs import follow as follow_run
 from ordinaut.domain.durations import parse_duration
 
@@ -29,23 +30,25 @@ def list_tasks(status: str | None, limit: int | None, *, as_json: bool) -> int:
         [
             (
                 escape(task["name"]), _status(task), escape(when(task["schedule"])),
-                ago(task["next_fire_at"], now), escape(task["title"] or ""),
+                escape(_halted(task) or ago(task["next_fire_at"], now)), escape(task["title"] or ""),
             )
             for task in found
         ],
-        empty="No tasks. Apply one: ordinaut apply -f FILE",
+        empty=f"No tasks. Apply one: {program()} apply -f FILE",
     )  # fmt: skip
     return 0
 
 
 def _status(task: Mapping[str, Any]) -> str:
-    until = task.get("snoozed_until")
-    snoozed = until and task["status"] == "active" and _future(until)
-    return state("snoozed" if snoozed else task["status"])
+    return state(_halted(task) or task["status"])
 
 
-def _future(text: str) -> bool:
-    return datetime.fromisoformat(text) > datetime.now(UTC)
+def _halted(task: Mapping[str, Any]) -> str:
+    """`paused` or `snoozed` when the task does not fire at the moment, else ""."""
+    if task["status"] == "paused":
+        return "paused"
+    until = task["snoozed_until"] if task["status"] == "active" else None
+    return "snoozed" if until and datetime.fromisoformat(until) > datetime.now(UTC) else ""
 
 
 def when(schedule: Mapping[str, Any] | None) -> str:
@@ -61,28 +64,24 @@ def when(schedule: Mapping[str, Any] | None) -> str:
     return "?"
 
 
+POLICY = ("priority", "timeout", "max_attempts", "concurrency", "catch_up", "overlap", "jitter")
+
+SHOWN_INSTANTS = 3
+"""How many of the instants ahead `task show` tells."""
+
+
 def show(name: str, *, as_json: bool) -> int:
     """`ordinaut task show`."""
     with Client() as client:
         task = client.get(f"/v1/tasks/{segment(name)}")
+        ahead = [] if as_json else _ahead(client, task)
     if as_json:
         print_json(task)
         return 0
     console = out()
     console.print(f"[bold]{escape(task['name'])}[/]  {_status(task)}  [dim]version {task['version']}[/]")
-    next_at = task["next_fire_at"]
-    facts = {
-        "title": task["title"],
-        "id": task["id"],
-        "schedule": when(task["schedule"]),
-        "next": f"{instant(next_at)} ({ago(next_at)})" if next_at else None,
-        "paused": task.get("paused_reason"),
-        "snoozed": instant(task.get("snoozed_until")),
-        "params": brief(task["params"]) if task["params"] else None,
-    }
-    for label, value in facts.items():
-        if value:
-            console.print(f"  {label:<9} {value if label == 'params' else escape(str(value))}")
+    for label, value in _facts(task, ahead):
+        console.print(f"  {label:<9} {value}")
     console.print()
     table(
         ("step", "uses", "if", "timeout", "attempts"),
@@ -95,6 +94,49 @@ def show(name: str, *, as_json: bool) -> int:
         ],
     )  # fmt: skip
     return 0
+
+
+def _ahead(client: Client, task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The next instants of the task's schedule, while it is not paused; those a snooze will skip, too."""
+    if task["next_fire_at"] is None or task["status"] != "active":
+        return []
+    path = f"/v1/tasks/{segment(task['id'])}/occurrences"
+    found = client.get(path, **{"from": task["next_fire_at"], "limit": SHOWN_INSTANTS})["items"]
+    return [each for each in found if each["verdict"] == "expected"]
+
+
+def _facts(task: Mapping[str, Any], ahead: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """What `task show` says above the steps: labels and markup."""
+    if task["title"]:
+        yield "title", escape(task["title"])
+    yield "id", task["id"]
+    if task["labels"]:
+        yield "labels", _pairs(task["labels"])
+    yield "schedule", escape(when(task["schedule"]))
+    trigger = (task["schedule"] or {}).get("on") or {}
+    for field in ("where", "input"):
+        if trigger.get(field) is not None:
+            yield field, brief(trigger[field], 500)
+    if task["status"] == "paused":
+        reason = task["paused_reason"]
+        yield "paused", "until it is resumed" + (f": {escape(reason)}" if reason else "")
+    elif _halted(task):
+        yield "snoozed", f"until {instant(task['snoozed_until'])} ({ago(task['snoozed_until'])})"
+    for number, each in enumerate(ahead):
+        skipped = f"  [yellow]to be skipped: {escape(each['reason'])}[/]" if each["reason"] else ""
+        told = f"{instant(each['at'])} ({ago(each['at'])}){skipped}"
+        yield "" if number else "next", told + (f"  {escape(each['note'])}" if each["note"] else "")
+    if task["params"]:
+        yield "params", brief(task["params"], 500)
+    # JSON objects come in the order the database likes.
+    yield (
+        "policy",
+        _pairs({name: value for name in POLICY if (value := task["policy"].get(name)) is not None}),
+    )
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{escape(name)} {brief(value)}" for name, value in values.items())
 
 
 def run_now(name: str, value: str | None, *, simulate: bool, follow: bool, as_json: bool) -> int:
@@ -112,7 +154,7 @@ def run_now(name: str, value: str | None, *, simulate: bool, follow: bool, as_js
         print_json(answer)
     else:
         say(answer["run"])
-        note(f"Look at it: ordinaut run show {answer['run']} --follow")
+        note(f"Look at it: {program()} run show {answer['run']} --follow")
     return 0
 
 

@@ -39,6 +39,16 @@ pipeline:
 """
 
 
+CHAIN = """\
+name: first
+pipeline: [{id: tell, uses: event.publish, with: {stream: done, data: 1}}]
+---
+name: second
+on: {stream: done}
+pipeline: [{id: say, uses: debug.echo}]
+"""
+
+
 @pytest.fixture
 def api(start_role: StartRole) -> str:
     """The URL of a whole system of this test's own."""
@@ -142,6 +152,64 @@ def test_a_published_event_runs_what_listens_and_is_in_the_log(cli: Cli, directo
         each["type"] for each in result(cli("log", "list", "--stream", f"run-{event['runs'][0]}", "--json"))
     ]
     assert (types[0], types[-1]) == ("RunRequested", "RunSucceeded")
+
+
+def test_a_run_can_be_traced_back_to_what_began_it(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "chain.yaml").write_text(CHAIN)
+    cli("apply", "-f", str(tmp_path))
+    first = result(cli("task", "run", "first", "--follow", "--json"))
+    (second,) = first["output"]["runs"]
+    chain = result(cli("run", "why", second, "--json"))
+    assert [event["type"] for event in chain] == [
+        "RunRequested",
+        "EventReceived",
+        "RunStarted",
+        "RunRequested",
+    ]
+    assert chain[-1]["stream"] == f"run-{first['id']}" and chain[-1]["causation"].startswith("request:")
+    told = cli("run", "why", second)
+    assert "second was asked to run" in told.stdout
+    assert f"because  of the {chain[-1]['causation'].replace(':', ' ')}" in told.stdout.splitlines()
+    assert f"log list --correlation {first['correlation']}" in told.stderr
+
+    shown = cli("run", "show", second)
+    assert first["correlation"] in shown.stdout
+    assert f"run why {second}" in shown.stderr
+    assert (cli("run", "why", "nothing").returncode, cli("run", "why", "nothing").stdout) == (1, "")
+
+
+def test_the_log_is_listed_from_either_end(cli: Cli, directory: Path) -> None:
+    cli("apply", "-f", str(directory))
+    oldest, newest = result(cli("log", "list", "--json")), result(cli("log", "list", "--newest", "--json"))
+    assert newest == oldest[::-1] and len(newest) > 1
+    assert result(cli("log", "list", "--newest", "--limit", "1", "--json")) == oldest[-1:]
+    assert result(cli("log", "list", "--since", "2099-01-01", "--json")) == []
+    assert result(cli("log", "list", "--until", "2099-01-01T08:30:00Z", "--json")) == oldest
+
+
+def test_what_is_wrong_with_an_option_is_said_of_the_option(cli: Cli) -> None:
+    misused = cli("log", "list", "--since", "yesterday")
+    assert misused.returncode == 2
+    assert "--since" in misused.stderr and "%2B" not in misused.stderr
+    refused = cli("run", "list", "--state", "happy")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: --state: 'happy' is not known")
+
+
+def test_a_task_is_shown_with_its_trigger_its_policy_and_what_is_ahead(cli: Cli, directory: Path) -> None:
+    cli("apply", "-f", str(directory))
+    echo, nightly = cli("task", "show", "echo").stdout, cli("task", "show", "nightly").stdout
+    assert "where     data.amount > `100`" in echo
+    assert "overlap skip" in echo and "priority 5" in echo
+    ahead = [line for line in nightly.splitlines() if " (in " in line]
+    assert len(ahead) == 3 and ahead[0].strip().startswith("next")
+
+    cli("task", "snooze", "nightly", "30h")
+    assert "to be skipped: snoozed" in cli("task", "show", "nightly").stdout
+    cli("task", "pause", "nightly", "--reason", "holidays")
+    paused = cli("task", "show", "nightly").stdout
+    assert "paused    until it is resumed: holidays" in paused
+    assert " (in " not in paused and " in " not in cli("task", "list").stdout
 
 
 async def test_the_log_is_followed_live(cli: Cli, directory: Path, tmp_path: Path, api: str) -> None:

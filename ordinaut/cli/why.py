@@ -1,0 +1,87 @@
+"""`ordinaut run why`: the chain of events that led to a run, from the run back to what began it."""
+
+from collections.abc import Iterator, Mapping
+from shlex import quote
+from typing import Any
+
+from rich.markup import escape
+
+from ordinaut.cli.client import Client, segment
+from ordinaut.cli.output import instant, note, out, print_json
+from ordinaut.cli.program import program
+
+RUN = "run-"
+LONGEST = 100
+"""Links that are followed at the most; chains of runs end long before (see MAX_DEPTH)."""
+
+
+def why(run_id: str, *, as_json: bool) -> int:
+    """Print the chain, latest first. Raises Refused (404) for a run that is not there."""
+    with Client() as client:
+        run = client.get(f"/v1/runs/{segment(run_id)}")
+        chain = list(_causes(client, f"{RUN}{run['id']}/1"))
+    if as_json:
+        print_json(chain)
+        return 0
+    console = out()
+    for number, event in enumerate(chain):
+        console.print(
+            f"{'because' if number else 'run    '}  [dim]{instant(event['at'])}[/]  [bold]{_what(event)}[/]"
+            f"  [dim]by {escape(event['actor'])}; {escape(event['stream'])}/{event['version']}[/]",
+            soft_wrap=True,
+        )
+    if chain:
+        console.print(f"because  {escape(_outside(chain[-1]))}", soft_wrap=True)
+    note(f"All that belongs to it: {program()} log list --correlation {quote(run['correlation'])}")
+    return 0
+
+
+def _causes(client: Client, reference: str | None) -> Iterator[dict[str, Any]]:
+    """The event with this reference, the one that caused it, and so on. Within a run only its last event
+    and its first are given: what is between them is the run itself."""
+    for _ in range(LONGEST):
+        event = _event(client, reference)
+        if event is None:
+            return
+        yield event
+        inside = event["stream"].startswith(RUN) and event["version"] > 1
+        reference = f"{event['stream']}/1" if inside else event["causation"]
+
+
+def _event(client: Client, reference: str | None) -> dict[str, Any] | None:
+    stream, slash, version = (reference or "").rpartition("/")
+    if not slash or not version.isdigit() or not stream.startswith((RUN, "task-", "event-", "agent-")):
+        return None  # a cause outside the log
+    events = client.items("/v1/log", None, stream=stream)
+    return next((event for event in events if event["version"] == int(version)), None)
+
+
+def _what(event: Mapping[str, Any]) -> str:
+    data = event["data"]
+    match event["type"]:
+        case "RunRequested":
+            return f"{escape(data['name'])} was asked to run"
+        case "EventReceived":
+            return f"an event came on {escape(data['stream'])}"
+        case "RunStarted":
+            return "a run that had started published it"
+        case kind if "step" in data:
+            return f"a run published it, behind {escape(kind)} of {escape(data['step'])}"
+        case kind:
+            return escape(str(kind))
+
+
+def _outside(event: Mapping[str, Any]) -> str:
+    """What began the chain, which is no event of the log."""
+    cause = event["data"].get("cause") or {}
+    kind, _, rest = (event["causation"] or "nothing that is known").partition(":")
+    match kind:
+        case "schedule":
+            return f"its schedule named {instant(cause.get('at'))}"
+        case "redis":
+            stream, _, entry = rest.rpartition("/")
+            return f"the entry {entry} was added to the Redis stream {stream}"
+        case "request":
+            return f"of the request {rest}"
+        case other:
+            return f"of {other}{':' if rest else ''}{rest}"
