@@ -64,7 +64,7 @@ class Api:
         assert self._socket is not None
         config = uvicorn.Config(
             self._app, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
-            server_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            server_header=False, proxy_headers=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )  # fmt: skip
         server = _Server(config)

@@ -238,16 +238,9 @@ def _constant(value: Any) -> _Renderer:
 def _compile_text(
     text: str, pointer: str, expressions: list[tuple[str, Expression]], faults: list[Fault]
 ) -> _Renderer | None:
-    parts: list[str | Expression] = []
     try:
-        for column, part, is_expression in split_template(text):
-            if not is_expression:
-                parts.append(part)
-                continue
-            try:
-                parts.append(compile_expression(part))
-            except ExpressionError as error:
-                raise ExpressionError(f"${{{part}}} at column {column + 1}: {error}") from error
+        # The same few texts stand in many tasks; a text of any length must not be held on to.
+        parts = _known_parts(text) if len(text) <= MAX_EXPRESSION else _parts(text)
     except ExpressionError as error:
         faults.append(Fault(pointer, str(error)))
         return None
@@ -255,6 +248,22 @@ def _compile_text(
     if len(parts) == 1 and isinstance(parts[0], Expression):
         return parts[0].evaluate
     return lambda scope: "".join(part if isinstance(part, str) else _as_text(part, scope) for part in parts)
+
+
+def _parts(text: str) -> tuple[str | Expression, ...]:
+    parts: list[str | Expression] = []
+    for column, part, is_expression in split_template(text):
+        if not is_expression:
+            parts.append(part)
+            continue
+        try:
+            parts.append(compile_expression(part))
+        except ExpressionError as error:
+            raise ExpressionError(f"${{{part}}} at column {column + 1}: {error}") from error
+    return tuple(parts)
+
+
+_known_parts = lru_cache(4096)(_parts)
 
 
 def _as_text(expression: Expression, scope: Scope) -> str:
