@@ -131,7 +131,9 @@ async def issue_key(
         events = [NewEvent("KeyIssued", {"key": key_id, "agent": agent, "role": role})]
         if version == 0:
             events.insert(0, NewEvent("AgentRegistered", {"agent": agent}))
-        item = Append(stream, version, events, space, actor, key_id, effects={ISSUE: row})
+        item = Append(
+            stream, version, events, space, actor, key_id, f"{actor}:issue_key", effects={ISSUE: row}
+        )
         try:
             await system.appender.append(item)
         except VersionConflict:
@@ -158,7 +160,8 @@ async def revoke_key(system: System, *, space: str, key_id: str, actor: str = "s
         stream = agent_stream(space, row["agent"])
         event = NewEvent("KeyRevoked", {"key": key_id, "agent": row["agent"]})
         version = await _version(system.pool, stream)
-        item = Append(stream, version, [event], space, actor, key_id, effects={REVOKE: (key_id,)})
+        effects = {REVOKE: (key_id,)}
+        item = Append(stream, version, [event], space, actor, key_id, f"{actor}:revoke_key", effects=effects)
         try:
             await system.appender.append(item)
         except VersionConflict:
