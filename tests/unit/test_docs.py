@@ -1,5 +1,6 @@
 """The pages of docs/ name everything there is, and what they show is good."""
 
+import ast
 import re
 from datetime import UTC, datetime
 from itertools import chain
@@ -30,6 +31,7 @@ from tests.support.processes import ROOT
 
 TASKS = (ROOT / "docs" / "tasks.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+INVARIANTS = (ROOT / "docs" / "invariants.md").read_text()
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -97,3 +99,31 @@ def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
         assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+def _tests() -> dict[str, str]:
+    """Every test by name, with what its name, its docstring and its file's docstring say."""
+    found: dict[str, str] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        module = ast.parse(path.read_text())
+        for node in ast.walk(module):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                said = (node.name.upper(), ast.get_docstring(node), ast.get_docstring(module))
+                found[node.name] = " ".join(filter(None, said)).replace("_", " ")
+    return found
+
+
+def test_every_invariant_names_tests_that_exist_and_one_of_them_is_named_after_it() -> None:
+    tests = _tests()
+    sections = re.findall(r"^## (I\d+) .*?\n(.*?)(?=^## |\Z)", INVARIANTS, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in sections] == [f"I{number}" for number in range(1, 13)]
+    for name, text in sections:
+        named = re.findall(r"`(test_\w+)`", text)
+        assert [test for test in named if test not in tests] == [], name
+        assert any(re.search(rf"\b{name}\b", tests[test]) for test in named), name
+        assert "**Kept by**" in text and "**Not shown" in text, name
+
+
+def test_every_file_that_keeps_an_invariant_exists() -> None:
+    files = re.findall(r"`([\w/]+\.(?:py|sql|lua))`", INVARIANTS)
+    assert files and [path for path in files if not (ROOT / path).exists()] == []
