@@ -23,6 +23,8 @@ CREATE INDEX events_correlation ON events (correlation, position) WHERE stream <
 -- "Every RunFailed": the types that make up nearly all of the log are met often enough by reading along.
 CREATE INDEX events_type ON events (type, position)
  WHERE type NOT IN ('RunRequested', 'RunStarted', 'StepSucceeded', 'RunSucceeded');
+-- "Which tasks are new?", asked before every batch of stream entries is decided on.
+CREATE INDEX events_tasks ON events (position) WHERE stream LIKE 'task-%';
 -- "What did this person do?" The roles' own events are nearly all of the log and need no index.
 CREATE INDEX events_actor ON events (actor, position) WHERE actor LIKE 'key:%';
 -- Time never runs backwards along position (append_events sees to it), so a block range index is enough.
@@ -73,6 +75,8 @@ CREATE FUNCTION append_events(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     written int;
+    changed boolean;
+    beside  record;
 BEGIN
     SELECT position, greatest(at, clock_timestamp()) INTO head_before, appended_at
       FROM log_head FOR UPDATE;
@@ -107,4 +111,21 @@ BEGIN
         -- Wake-ups, not truth: one a batch, because NOTIFY takes a database-wide lock at commit.
         PERFORM pg_notify('ordinaut_log', head_after::text);
     END IF;
+
+    -- Tables that are folded in the same transaction (due_work). One whose checkpoint somebody holds (a
+    -- rebuild, a projector that catches up) is passed over, and whoever has it next folds what is missing:
+    -- waiting for it here could be waiting for one who waits for us.
+    FOR beside IN
+        SELECT name, position FROM projection_checkpoints
+         WHERE synchronous AND head_after BETWEEN position + 1 AND position + 10000
+           FOR UPDATE SKIP LOCKED
+    LOOP
+        EXECUTE format('SELECT %I($1, $2)', 'ordinaut_fold_' || beside.name)
+           INTO changed USING beside.position, head_after;
+        UPDATE projection_checkpoints SET position = head_after, updated_at = appended_at
+         WHERE name = beside.name;
+        IF changed THEN
+            PERFORM pg_notify('ordinaut_projected', beside.name);
+        END IF;
+    END LOOP;
 END $$;

@@ -2,10 +2,11 @@
 -- remembered for Idempotency-Key.
 
 CREATE TABLE projection_checkpoints (
-    name       text        PRIMARY KEY,
-    version    int         NOT NULL,
-    position   bigint      NOT NULL DEFAULT 0,
-    updated_at timestamptz NOT NULL DEFAULT now()
+    name        text        PRIMARY KEY,
+    version     int         NOT NULL,
+    position    bigint      NOT NULL DEFAULT 0,
+    synchronous boolean     NOT NULL DEFAULT false,
+    updated_at  timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 10);
 
 -- Folds the next batch of the log, at most `batch` events, into the projection `projection`, and moves its
@@ -22,15 +23,18 @@ DECLARE
     before  bigint;
     changed boolean;
 BEGIN
-    SELECT position INTO before FROM projection_checkpoints WHERE name = projection FOR UPDATE;
-    IF before IS NULL THEN
+    -- A look without the lock first: a table that is up to date is nobody's to hold.
+    SELECT c.position, h.position INTO reached, head
+      FROM projection_checkpoints c, log_head h WHERE c.name = projection;
+    folded := 0;
+    IF reached IS NULL OR reached >= head THEN
         RETURN;
     END IF;
+    SELECT position INTO before FROM projection_checkpoints WHERE name = projection FOR UPDATE;
     SELECT position INTO head FROM log_head;
-    reached := least(head, before + batch);
-    folded := greatest(reached - before, 0);
+    reached := greatest(least(head, before + batch), before);
+    folded := reached - before;
     IF folded = 0 THEN
-        reached := before;
         RETURN;
     END IF;
     EXECUTE format('SELECT %I($1, $2)', 'ordinaut_fold_' || projection) INTO changed USING before, reached;

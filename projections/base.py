@@ -15,10 +15,12 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Fold:
     """One statement of a fold. `$1` and `$2` are positions: it handles the events after `$1` up to and
-    including `$2`, of the types in `types`; with none of those among them it is not run."""
+    including `$2`, of the types in `types`; with none of those among them it is not run. `wakes` says
+    whether what it does is of interest to those who wait for the table."""
 
     types: frozenset[str]
     sql: str
+    wakes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Projection:
     `own` names the columns that are not the log's but somebody's who works on the table (leases):
     verification leaves them out, and `carry_over` (SQL with `{live}` and `{rebuilt}` for the two
     tables) takes them along in a rebuild. `notifies` says whether to wake those who wait for the table
-    when a batch changed it; an `urgent` table is never made to wait for a larger batch.
+    when a batch changed it. A `synchronous` table is folded in the transaction of the append itself: it is
+    never behind, and a fold that fails refuses the append, so none but our own may be.
     """
 
     name: str
@@ -42,19 +45,20 @@ class Projection:
     own: Sequence[str] = ()
     carry_over: str | None = None
     notifies: bool = False
-    urgent: bool = False
+    synchronous: bool = False
 
 
 def fold_function(projection: Projection) -> str:
     """The SQL that makes the function `ordinaut_fold_<name>(after, upto)`: it folds the events after one
-    position up to another into the table the search path names, and says whether any concerned it.
+    position up to another into the table the search path names, and says whether those who wait for the
+    table should look.
 
     A function, so that a batch is one round trip and its plans are kept. `use_column`, because a fold's
     columns must not be taken for the function's variables.
     """
     folds = "\n".join(
         f"    IF present && ARRAY[{_listed(fold.types)}] THEN\n{fold.sql.strip()};\n"
-        "        changed := true;\n    END IF;"
+        f"        changed := {'true' if fold.wakes else 'changed'};\n    END IF;"
         for fold in projection.folds
     )
     return f"""

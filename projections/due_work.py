@@ -1,9 +1,8 @@
 """The table `due_work`: the runs that somebody has to do, now or at `run_at`.
 
-Which rows exist is folded from the log; the lease columns belong to the workers (see
-ordinaut/work/lease_due_work.sql). A worker that ends or puts off a run changes its row in the same
-transaction as the event, so that a lagging projector never hands a finished run out again; `version`
-(of the run's stream) keeps it from taking such a change back.
+Which rows exist is folded from the log, in the transaction of the append itself: a run that was requested
+can be leased as soon as anybody can know of it, and a finished one is never handed out again. The lease
+columns belong to the workers (migrations/0003_leases.sql).
 """
 
 from typing import Any
@@ -21,7 +20,6 @@ CREATE TABLE due_work (
     run_at            timestamptz NOT NULL,
     concurrency_key   text,
     concurrency_limit int,
-    version           int         NOT NULL,
     scheduled         boolean     NOT NULL,
     leased_by         text,
     lease_until       timestamptz
@@ -37,11 +35,11 @@ RETRIES = frozenset({"RunRetryScheduled"})
 LIVES = REQUESTS | RETRIES | RUN_ENDED
 
 ADD = f"""
-INSERT INTO due_work (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit, version,
+INSERT INTO due_work (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit,
                       scheduled)
 SELECT substr(stream, 5)::uuid, space, (data->>'task')::uuid, (data->>'priority')::smallint,
        coalesce((data->>'run_at')::timestamptz, at),
-       data#>>'{{concurrency,key}}', (data#>>'{{concurrency,limit}}')::int, version, data ? 'schedule'
+       data#>>'{{concurrency,key}}', (data#>>'{{concurrency,limit}}')::int, data ? 'schedule'
   FROM ({last_of(LIVES, "*")}) AS e
  WHERE type = 'RunRequested'
 ON CONFLICT (run_id) DO NOTHING
@@ -51,22 +49,20 @@ ON CONFLICT (run_id) DO NOTHING
 # opened again) or in it (then its row is not there yet).
 PUT_OFF = f"""
 INSERT INTO due_work AS d (run_id, space, task_id, priority, run_at, concurrency_key, concurrency_limit,
-                           version, scheduled)
+                           scheduled)
 SELECT substr(e.stream, 5)::uuid, e.space, (e.data->>'task')::uuid,
        (f.data->>'priority')::smallint, (e.data->>'run_at')::timestamptz,
-       f.data#>>'{{concurrency,key}}', (f.data#>>'{{concurrency,limit}}')::int, e.version,
+       f.data#>>'{{concurrency,key}}', (f.data#>>'{{concurrency,limit}}')::int,
        f.data ? 'schedule'
   FROM ({last_of(LIVES, "*")}) AS e
   JOIN events f ON f.stream = e.stream AND f.version = 1
  WHERE e.type = 'RunRetryScheduled'
-ON CONFLICT (run_id) DO UPDATE SET run_at = excluded.run_at, version = excluded.version
- WHERE d.version < excluded.version
+ON CONFLICT (run_id) DO UPDATE SET run_at = excluded.run_at, leased_by = NULL, lease_until = NULL
 """
 
 REMOVE = f"""
-DELETE FROM due_work d USING ({last_of(LIVES, "stream, type, version")}) AS e
- WHERE d.run_id = substr(e.stream, 5)::uuid AND d.version < e.version
-   AND e.type NOT IN ('RunRequested', 'RunRetryScheduled')
+DELETE FROM due_work d USING ({last_of(LIVES, "stream, type")}) AS e
+ WHERE d.run_id = substr(e.stream, 5)::uuid AND e.type NOT IN ('RunRequested', 'RunRetryScheduled')
 """
 
 CARRY_OVER = """
@@ -78,22 +74,12 @@ PROJECTION = Projection(
     "due_work",
     version=1,
     ddl=DDL,
-    folds=[Fold(REQUESTS, ADD), Fold(RETRIES, PUT_OFF), Fold(RUN_ENDED, REMOVE)],
+    folds=[Fold(REQUESTS, ADD), Fold(RETRIES, PUT_OFF), Fold(RUN_ENDED, REMOVE, wakes=False)],
     own=("leased_by", "lease_until"),
     carry_over=CARRY_OVER,
     notifies=True,
-    urgent=True,
+    synchronous=True,
 )
-
-FINISH_NOW = "DELETE FROM due_work WHERE run_id = ANY($1::uuid[])"
-"""Effect of an event that ends a run: one argument, its id."""
-
-PUT_OFF_NOW = """
-UPDATE due_work d SET run_at = m.run_at, version = m.version, leased_by = NULL, lease_until = NULL
-  FROM unnest($1::uuid[], $2::timestamptz[], $3::int[]) AS m (run_id, run_at, version)
- WHERE d.run_id = m.run_id AND d.version < m.version
-"""
-"""Effect of a RunRetryScheduled: the run's id, when it is due again, the event's stream version."""
 
 
 async def depth(connection: Connection) -> dict[str, Any]:

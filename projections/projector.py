@@ -122,7 +122,7 @@ class Projector:
                 self.lags[projection.name] = done.head - done.position
                 if done.position < done.head:
                     continue
-                rest = 0.0 if projection.urgent else min(MAX_REST, done.folded / REST_AT)
+                rest = 0.0 if projection.synchronous else min(MAX_REST, done.folded / REST_AT)
                 if not await self._rest(wake, rest):
                     await wake.wait(self._poll_seconds)
         finally:

@@ -31,10 +31,9 @@ def all_projections() -> dict[str, Projection]:
                 "projection.not_loaded", entry_point=entry.name, error=f"{type(error).__name__}: {error}"
             )
             continue
-        if not isinstance(projection, Projection) or projection.name in found:
-            logger.error(
-                "projection.refused", entry_point=entry.name, reason="not a Projection, or its name is taken"
-            )
+        if not isinstance(projection, Projection) or projection.name in found or projection.synchronous:
+            reason = "it is no Projection, its name is taken, or it wants to be synchronous"
+            logger.error("projection.refused", entry_point=entry.name, reason=reason)
             continue
         found[projection.name] = projection
     return found
@@ -54,8 +53,8 @@ async def ensure_tables(connection: Connection) -> list[str]:
             if version is None:
                 await connection.execute(projection.ddl)
                 await connection.execute(
-                    "INSERT INTO projection_checkpoints (name, version) VALUES ($1, $2)",
-                    projection.name, projection.version,
+                    "INSERT INTO projection_checkpoints (name, version, synchronous) VALUES ($1, $2, $3)",
+                    projection.name, projection.version, projection.synchronous,
                 )  # fmt: skip
             elif version != projection.version:
                 outdated.append(projection.name)

@@ -18,7 +18,6 @@ from ordinaut.domain.run import Run, evolve, fold, run_stream
 from ordinaut.log.read import read_stream
 from ordinaut.log.wake import CANCELED
 from projections import runs as runs_table
-from projections.due_work import FINISH_NOW
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=Direct)
 
@@ -85,7 +84,6 @@ async def cancel_run(command: Command) -> Answer:
             run_stream(run.id),
             run.stream_version,
             events,
-            effects={FINISH_NOW: (run.id,)},
             correlation=run.correlation,
         )
         try:

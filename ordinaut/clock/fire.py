@@ -22,7 +22,6 @@ from ordinaut.log.append import MAX_BATCH_EVENTS, Append, Connection, append
 from ordinaut.log.read import read_streams
 from ordinaut.log.wake import CANCELED
 from ordinaut.runtime.system import System
-from projections.due_work import FINISH_NOW
 from projections.schedules import ADVANCE_NOW, lock_due
 
 BATCH = 1000
@@ -135,7 +134,6 @@ class Firing:
         if batch.moves:
             await connection.execute(ADVANCE_NOW, *map(list, zip(*batch.moves, strict=True)))
         if batch.canceled:
-            await connection.execute(FINISH_NOW, batch.canceled)
             await connection.execute(_NOTIFY_CANCELED, CANCELED, batch.canceled)
         if batch.appends:
             outcomes = await append(connection, batch.appends)

@@ -69,6 +69,7 @@ class Run:
     output: Any = None
     error: Any = None
     simulate: bool = False
+    limited: bool = False
     depth: int = 0
     correlation: str = ""
     requested_at: datetime | None = None
@@ -95,6 +96,7 @@ def evolve(run: Run, event: Event) -> None:
             run.cause, run.input = data["cause"], data["input"]
             run.max_attempts = data["max_attempts"]
             run.simulate = data.get("simulate", False)
+            run.limited = "concurrency" in data
             run.depth = data["depth"]
             run.correlation = event.correlation
             run.requested_at = event.at

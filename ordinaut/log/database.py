@@ -47,10 +47,15 @@ async def _keep_as_it_is(_connection: asyncpg.Connection) -> None:
 
 
 async def create_pool(
-    url: str, *, size: int, name: str = "ordinaut", timeout: float = CONNECT_SECONDS
+    url: str,
+    *,
+    size: int,
+    name: str = "ordinaut",
+    durable: bool = True,
+    timeout: float = CONNECT_SECONDS,
 ) -> asyncpg.Pool:
     """A pool of at most `size` connections; it opens them as they are needed, each within `timeout`
-    seconds."""
+    seconds. Without `durable`, what is committed may be lost in a crash of the server: for what may be."""
     return await asyncpg.create_pool(
         url,
         min_size=0,
@@ -63,7 +68,7 @@ async def create_pool(
             "application_name": name,
             "timezone": "UTC",
             # I1 is promised whatever the server's default is.
-            "synchronous_commit": "on",
+            "synchronous_commit": "on" if durable else "off",
             # A process that is frozen in the middle of an append holds the head of the log: after this
             # the server ends its transaction, and the others go on.
             "idle_in_transaction_session_timeout": "5s",

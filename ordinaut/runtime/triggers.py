@@ -20,8 +20,6 @@ from ordinaut.domain.task import Task, evolve, fold, task_stream
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, read_streams, to_event
 
-TASK_EVENTS = ("TaskCreated", "TaskChanged", "TaskPaused", "TaskResumed", "TaskSnoozed", "TaskRetired")
-
 CHUNK = 1000
 """How many events are fetched at once."""
 
@@ -42,8 +40,8 @@ SELECT h.position AS head, e.*
   FROM log_head h
   LEFT JOIN LATERAL (
       SELECT {COLUMNS} FROM events
-       WHERE type = ANY ($2::text[]) AND position > $1 AND position <= h.position
-       ORDER BY position LIMIT $3
+       WHERE stream LIKE 'task-%' AND position > $1 AND position <= h.position
+       ORDER BY position LIMIT $2
   ) e ON true
  ORDER BY e.position
 """
@@ -173,7 +171,7 @@ class TriggerIndex:
 
     async def _read_on(self, connection: Connection) -> bool:
         """Fold the next events; says whether there may be more."""
-        rows = await connection.fetch(NEWS, self.position, list(TASK_EVENTS), CHUNK)
+        rows = await connection.fetch(NEWS, self.position, CHUNK)
         events = [to_event(row) for row in rows if row["position"] is not None]
         strangers = {event.stream for event in events if self._fold(event)}
         # A task that begins to listen may have been paused before anybody here cared: its whole stream tells.

@@ -25,7 +25,6 @@ from ordinaut.work.tools.base import Services, StepContext, Tool
 from ordinaut.work.tools.call import call_immediate, call_tool
 from ordinaut.work.tools.errors import ToolError
 from ordinaut.work.tools.registry import Registry
-from projections.due_work import FINISH_NOW, PUT_OFF_NOW
 
 
 @dataclass(slots=True)
@@ -78,7 +77,7 @@ class Execution:
                 return
             if not await self._do(step):
                 return
-        await self._end([pipeline.run_succeeded(run, self._last_output)])
+        await self._record([pipeline.run_succeeded(run, self._last_output)])
 
     async def hand_back(self) -> None:
         """Give the run to whoever leases it next, without counting the attempt.
@@ -101,8 +100,7 @@ class Execution:
         self._log.info("run.handed_back")
 
     async def _hand_back(self) -> None:
-        event = hand_back(self._run, self._shop.system.time.now())
-        await self._put_off([event], datetime.fromisoformat(event.data["run_at"]))
+        await self._record([hand_back(self._run, self._shop.system.time.now())])
 
     async def _do(self, step: CompiledStep) -> bool:
         """Do one step; says whether the run goes on."""
@@ -172,10 +170,7 @@ class Execution:
         )
         _step_seconds(step.tool, "failed").observe((finished - began).total_seconds())
         self._log.warning("step.failed", step=step.id, attempt=attempt, error=failure.message, retry=run_at)
-        if run_at is None:
-            await self._end(events)
-        else:
-            await self._put_off(events, run_at)
+        await self._record(events)
         return False
 
     async def _note(self, event: NewEvent, *, flush: bool = False) -> None:
@@ -186,18 +181,9 @@ class Execution:
         else:
             self._run.steps[event.data["step"]] = step_record(event.type, event.data)
 
-    async def _end(self, events: list[NewEvent]) -> None:
-        await self._record(events, {FINISH_NOW: (self._run.id,)})
-
-    async def _put_off(self, events: list[NewEvent], run_at: datetime) -> None:
-        version = self._run.stream_version + len(self._pending) + len(events)
-        await self._record(events, {PUT_OFF_NOW: (self._run.id, run_at, version)})
-
-    async def _record(
-        self, events: list[NewEvent], effects: dict[str, tuple[Any, ...]] | None = None
-    ) -> None:
+    async def _record(self, events: list[NewEvent]) -> None:
         everything, self._pending = [*self._pending, *events], []
-        await record(self._shop.system, self._shop.worker, self._run, everything, effects)
+        await record(self._shop.system, self._shop.worker, self._run, everything)
 
 
 @cache

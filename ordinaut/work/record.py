@@ -1,8 +1,7 @@
 """Recording what came of a step, fenced by the run's stream version (I4), through any outage."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ordinaut.domain.errors import Unavailable, VersionConflict
 from ordinaut.domain.events import NewEvent, reference
@@ -20,13 +19,7 @@ class LeaseLost(Exception):
     """The run is not this worker's any more; nothing of what it did since counts."""
 
 
-async def record(
-    system: System,
-    worker: str,
-    run: Run,
-    events: Sequence[NewEvent],
-    effects: Mapping[str, tuple[Any, ...]] | None = None,
-) -> None:
+async def record(system: System, worker: str, run: Run, events: Sequence[NewEvent]) -> None:
     """Append `events` to the run's stream and fold them into `run`; returns when they are on disk.
 
     Raises `LeaseLost` when somebody else appended first (a takeover, a cancellation). While the
@@ -41,7 +34,6 @@ async def record(
         f"worker:{worker}",
         run.correlation,
         reference(run_stream(run.id), run.stream_version),
-        effects=effects or {},
     )
     in_doubt = False
     while True:
@@ -56,7 +48,7 @@ async def record(
             in_doubt = True
             await asyncio.sleep(RETRY_SECONDS)
             continue
-        apply(run, list(events), appended)
+        apply(run, events, appended)
         return
 
 

@@ -10,14 +10,15 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
+import asyncpg
 import httpx
 import structlog
 from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 
-from ordinaut.domain.errors import VersionConflict
+from ordinaut.domain.errors import Unavailable
 from ordinaut.domain.run import Run
-from ordinaut.log.database import OUTAGE
+from ordinaut.log.database import OUTAGE, create_pool
 from ordinaut.log.wake import CANCELED, PROJECTED, Wake
 from ordinaut.runtime.metrics import LEASES, RUN_SECONDS, RUNS
 from ordinaut.runtime.system import System
@@ -82,6 +83,7 @@ class Worker:
         self._wake = Wake()
         self._draining = Draining()
         self._more_due = False
+        self._leases: asyncpg.Pool | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Lease and carry out runs until `stop` is set, then drain: steps that are under way get
@@ -91,7 +93,8 @@ class Worker:
             system.notifications.hear(PROJECTED, self._heard_projected),
             system.notifications.hear(CANCELED, self._heard_canceled),
         ]
-        async with new_client() as http:
+        leases = create_pool(system.settings.database_url, size=2, durable=False)
+        async with new_client() as http, await leases as self._leases:
             services = StepServices(http, system.redis, Publisher(system))
             shop = Workshop(system, self.name, self._registry, services, self._draining)
             beside = [
@@ -141,12 +144,10 @@ class Worker:
             self._more_due = True
             return poll
         try:
-            leased = await lease_due_work(
-                self._system.pool, self.name, room, self._system.settings.lease_seconds
-            )
-            self._more_due = len(leased.runs) + leased.parked >= room
+            seconds = self._system.settings.lease_seconds
+            leased = await lease_due_work(self._system, self.name, room, seconds, self._leases)
+            self._more_due = len(leased.runs) + leased.others >= room
             LEASES.labels("taken").inc(len(leased.runs))
-            RUNS.labels("parked").inc(leased.parked)
             for run in leased.runs:
                 # A lease of our own that ran out (a stall, an outage) may have come back to us: what
                 # was begun under it does not count any more.
@@ -154,15 +155,13 @@ class Worker:
                 task = asyncio.create_task(self._carry_out(shop, run), name=f"run-{run.id}")
                 self._held[run.id] = Held(task)
             return 0.0 if self._more_due else await self._until_next(poll)
-        except VersionConflict:
-            return 0.0
-        except OUTAGE as error:
+        except (Unavailable, *OUTAGE) as error:
             logger.warning("worker.waits", error=str(error) or type(error).__name__)
             return poll
 
     async def _until_next(self, poll: float) -> float:
         """Seconds until the next run that is put off is due, at most a poll."""
-        async with self._system.pool.acquire() as connection:
+        async with (self._leases or self._system.pool).acquire() as connection:
             at: datetime | None = await connection.fetchval(NEXT_RUN_AT)
         if at is None:
             return poll
@@ -194,7 +193,8 @@ class Worker:
             held = self._held.get(run.id)
             if held is not None and held.task is asyncio.current_task() and not self._draining.on:
                 del self._held[run.id]
-            if self._more_due and self._room():
+            # Where a concurrency limit was met, one of its key may go now.
+            if run.limited or (self._more_due and self._room()):
                 self._wake.set()
 
     async def _heartbeat(self) -> None:
@@ -206,7 +206,7 @@ class Worker:
             if not held:
                 continue
             try:
-                async with self._system.pool.acquire() as connection:
+                async with (self._leases or self._system.pool).acquire() as connection:
                     rows = await connection.fetch(RENEW_LEASES, self.name, list(held), seconds)
             except OUTAGE as error:
                 logger.warning("heartbeat.failed", error=str(error) or type(error).__name__)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,6 @@ from ordinaut.domain.run import Run
 from ordinaut.log.append import Append, Appended, Appender, Outcome
 from ordinaut.work.lease import lease_due_work
 from ordinaut.work.record import LeaseLost, record
-from projections.due_work import FINISH_NOW, PUT_OFF_NOW
 from projections.projector import step
 from projections.registry import all_projections
 from tests.support.eventually import eventually
@@ -39,12 +39,12 @@ async def live(database_url: str, redis_url: str) -> AsyncIterator[World]:
 
 
 async def lease(world: World, limit: int = 100, worker: str = "w", seconds: float = 30.0) -> list[Run]:
-    return (await lease_due_work(world.system.pool, worker, limit, seconds)).runs
+    return (await lease_due_work(world.system, worker, limit, seconds)).runs
 
 
 async def finish(world: World, run: Run, worker: str = "w") -> None:
     event = NewEvent("RunSucceeded", {"task": run.task_id, "output": None})
-    await record(world.system, worker, run, [event], {FINISH_NOW: (run.id,)})
+    await record(world.system, worker, run, [event])
 
 
 def step_done(id: str = "say") -> NewEvent:
@@ -166,10 +166,9 @@ async def test_a_worker_whose_run_was_taken_over_records_nothing(world: World) -
         await record(world.system, "a", zombie, [step_done()])
     end = NewEvent("RunSucceeded", {"task": zombie.task_id, "output": None})
     with pytest.raises(LeaseLost):
-        await record(world.system, "a", zombie, [step_done(), end], {FINISH_NOW: (run_id,)})
+        await record(world.system, "a", zombie, [step_done(), end])
     with pytest.raises(LeaseLost):
-        at = world.system.time.now() + timedelta(days=1)
-        await record(world.system, "a", zombie, [step_done()], {PUT_OFF_NOW: (run_id, at, 4)})
+        await record(world.system, "a", zombie, [step_done()])
     assert await world.events(run_id) == before
     assert await world.due_work() == rows
     await finish(world, mine, "b")
@@ -196,8 +195,8 @@ async def test_a_run_is_parked_when_every_lease_was_lost(world: World) -> None:
         (run,) = await lease(world)
         assert run.attempt == attempt
         await world.expire_leases()
-    parked = await lease_due_work(world.system.pool, "w", 100, 30)
-    assert (parked.runs, parked.parked) == ([], 1)
+    parked = await lease_due_work(world.system, "w", 100, 30)
+    assert (parked.runs, parked.others) == ([], 1)
     assert (await world.run(run_id)).state == "parked"
     assert await world.due_work() == {}
     await world.project()
@@ -344,7 +343,7 @@ async def test_a_place_is_free_again_when_a_run_ends_is_put_off_or_canceled(worl
     (later,) = await lease(world)
     at = world.system.time.now() + timedelta(hours=1)
     event = NewEvent("RunRetryScheduled", {"task": later.task_id, "run_at": at.isoformat(), "reason": ""})
-    await record(world.system, "w", later, [event], {PUT_OFF_NOW: (later.id, at, 3)})
+    await record(world.system, "w", later, [event])
     (canceled,) = await lease(world)
     await world.cancel(canceled.id)
     (last,) = await lease(world)
@@ -370,10 +369,21 @@ async def test_a_run_whose_lease_ran_out_keeps_its_place_until_it_is_taken_over(
 # The log has the last word
 
 
+@asynccontextmanager
+async def passed_over(world: World) -> AsyncIterator[None]:
+    """While somebody holds the checkpoint of `due_work`, appends do not wait to fold themselves into it."""
+    async with world.system.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        await connection.execute("SELECT 1 FROM projection_checkpoints WHERE name = 'due_work' FOR UPDATE")
+        yield
+
+
 async def test_a_run_that_was_canceled_before_its_row_came_is_never_started(world: World) -> None:
     await world.define("job")
-    run_id = await world.request("job")
-    await world.cancel(run_id)
+    async with passed_over(world):
+        run_id = await world.request("job")
+        await world.cancel(run_id)
+    assert await world.due_work() == {}
     async with world.system.pool.acquire() as connection:
         while not await world.due_work():
             assert (await step(connection, all_projections()["due_work"], limit=1)).folded
@@ -384,37 +394,42 @@ async def test_a_run_that_was_canceled_before_its_row_came_is_never_started(worl
     assert await world.due_work() == {}
 
 
-async def test_a_projector_that_lags_hands_out_no_finished_run_again(world: World) -> None:
+async def test_a_table_that_lags_hands_out_no_finished_run_again(world: World) -> None:
     await world.define("job")
     run_id = await world.request("job")
+    (run,) = await lease(world)
+    async with passed_over(world):
+        await finish(world, run)
+        before = await world.types(run_id)
+        await world.expire_leases()
+        assert set(await world.due_work()) == {run_id}
+        assert await lease(world) == []
     await world.project()
-    (run,) = await lease(world)
-    at = world.system.time.now()
-    retry = NewEvent("RunRetryScheduled", {"task": run.task_id, "run_at": at.isoformat(), "reason": ""})
-    await record(world.system, "w", run, [retry], {PUT_OFF_NOW: (run_id, at, 3)})
-    (run,) = await lease(world)
-    await finish(world, run)
-    before = await world.types(run_id)
-    async with world.system.pool.acquire() as connection:
-        while (await step(connection, all_projections()["due_work"], limit=1)).folded:
-            assert await lease(world) == []
     assert await world.due_work() == {}
     assert await world.types(run_id) == before
 
 
-async def test_a_projector_that_lags_does_not_bring_a_retry_forward(world: World) -> None:
+async def test_a_table_that_lags_does_not_bring_a_retry_forward(world: World) -> None:
     await world.define("job")
     run_id = await world.request("job")
+    (run,) = await lease(world)
+    at = world.system.time.now() + timedelta(hours=1)
+    event = NewEvent("RunRetryScheduled", {"task": run.task_id, "run_at": at.isoformat(), "reason": ""})
+    async with passed_over(world):
+        await record(world.system, "w", run, [event])
+        await world.expire_leases()
+        assert await lease(world) == []
+        assert (await world.due_work())[run_id]["run_at"] == at
     await world.project()
-    for hours in (0, 1):
-        (run,) = await lease(world)
-        at = world.system.time.now() + timedelta(hours=hours)
-        event = NewEvent("RunRetryScheduled", {"task": run.task_id, "run_at": at.isoformat(), "reason": ""})
-        await record(world.system, "w", run, [event], {PUT_OFF_NOW: (run_id, at, run.stream_version + 1)})
-    async with world.system.pool.acquire() as connection:
-        while (await step(connection, all_projections()["due_work"], limit=1)).folded:
-            assert await lease(world) == []
     assert (await world.due_work())[run_id]["run_at"] == at
+
+
+async def test_an_append_folds_what_those_before_it_were_passed_over_with(world: World) -> None:
+    await world.define("job")
+    async with passed_over(world):
+        first = await world.request("job")
+    second = await world.request("job")
+    assert set(await world.due_work()) == {first, second}
 
 
 # Draining

@@ -11,7 +11,6 @@ from ordinaut.domain.events import Event, NewEvent
 from ordinaut.domain.run import Run, run_stream
 from ordinaut.domain.task import Task, task_stream
 from ordinaut.log.append import Append
-from projections.due_work import FINISH_NOW, PUT_OFF_NOW
 from projections.schedules import ADVANCE_NOW
 
 OPERATIONS = (
@@ -204,16 +203,11 @@ class World:
 
     # Runs
 
-    def _append(self, known: Run, events: list[NewEvent], effects: dict[str, Any]) -> Append:
+    def _append(self, known: Run, events: list[NewEvent]) -> Append:
         before = known.stream_version
         for event in events:
             run.evolve(known, self._event(run_stream(known.id), known.stream_version + 1, event))
-            if event.type in ("RunSucceeded", "RunFailed", "RunCanceled", "RunParked"):
-                effects = {FINISH_NOW: (known.id,)}
-            if event.type == "RunRetryScheduled":
-                due = datetime.fromisoformat(event.data["run_at"])
-                effects = {PUT_OFF_NOW: (known.id, due, known.stream_version)}
-        return Append(run_stream(known.id), before, events, self.space, "worker:w", known.id, effects=effects)
+        return Append(run_stream(known.id), before, events, self.space, "worker:w", known.id)
 
     def _pick(self, which: int, *states: str) -> Run | None:
         candidates = [one for one in self.runs.values() if one.state in states]
@@ -221,12 +215,12 @@ class World:
 
     def _lease(self, which: int, _number: int) -> Append | None:
         known = self._pick(which, "queued", "waiting")
-        return self._append(known, [run.start(known, "w")], {}) if known else None
+        return self._append(known, [run.start(known, "w")]) if known else None
 
     def _crash(self, which: int, _number: int) -> Append | None:
         """The worker is lost; another takes the run over (or parks it)."""
         known = self._pick(which, "running")
-        return self._append(known, [run.start(known, "v")], {}) if known else None
+        return self._append(known, [run.start(known, "v")]) if known else None
 
     def _steps(self, known: Run, number: int) -> list[NewEvent]:
         stamp = self.clock.isoformat()
@@ -247,7 +241,7 @@ class World:
 
     def _step(self, which: int, number: int) -> Append | None:
         known = self._pick(which, "running")
-        return self._append(known, self._steps(known, number + 1), {}) if known and (number + 1) % 3 else None
+        return self._append(known, self._steps(known, number + 1)) if known and (number + 1) % 3 else None
 
     def _succeed(self, which: int, number: int) -> Append | None:
         known = self._pick(which, "running")
@@ -256,14 +250,14 @@ class World:
         end = NewEvent(
             "RunSucceeded", {"task": known.task_id, "output": None if number % 4 == 0 else [number]}
         )
-        return self._append(known, [*self._steps(known, number), end], {})
+        return self._append(known, [*self._steps(known, number), end])
 
     def _fail(self, which: int, number: int) -> Append | None:
         known = self._pick(which, "running")
         if known is None:
             return None
         end = NewEvent("RunFailed", {"task": known.task_id, "error": {"message": f"e{number}", "step": "s0"}})
-        return self._append(known, [*self._steps(known, number), end], {})
+        return self._append(known, [*self._steps(known, number), end])
 
     def _put_off(self, which: int, number: int) -> Append | None:
         known = self._pick(which, "running")
@@ -271,28 +265,28 @@ class World:
             return None
         due = (self.clock + timedelta(seconds=number)).isoformat()
         return self._append(
-            known, [NewEvent("RunRetryScheduled", {"task": known.task_id, "run_at": due, "reason": "r"})], {}
+            known, [NewEvent("RunRetryScheduled", {"task": known.task_id, "run_at": due, "reason": "r"})]
         )
 
     def _hand_back(self, which: int, _number: int) -> Append | None:
         known = self._pick(which, "running")
-        return self._append(known, [run.hand_back(known, self.clock)], {}) if known else None
+        return self._append(known, [run.hand_back(known, self.clock)]) if known else None
 
     def _cancel(self, which: int, number: int) -> Append | None:
         known = self._pick(which, "queued", "running", "waiting")
         reason = (None, "", "no longer wanted")[number % 3]
-        return self._append(known, run.cancel(known, reason), {}) if known else None
+        return self._append(known, run.cancel(known, reason)) if known else None
 
     def _reopen(self, which: int, _number: int) -> Append | None:
         known = self._pick(which, "failed", "canceled", "parked")
-        return self._append(known, run.retry(known, self.clock), {}) if known else None
+        return self._append(known, run.retry(known, self.clock)) if known else None
 
     def _park(self, which: int, _number: int) -> Append | None:
         known = self._pick(which, "running", "waiting")
         if known is None:
             return None
         event = NewEvent("RunParked", {"task": known.task_id, "error": {"message": "lost"}, "attempt": 1})
-        return self._append(known, [event], {})
+        return self._append(known, [event])
 
     def _event(self, stream: str, version: int, event: NewEvent) -> Event:
         return Event(

@@ -26,7 +26,6 @@ from ordinaut.runtime.system import System, open_system
 from ordinaut.work.tools.base import Tool
 from ordinaut.work.tools.registry import BUILT_IN, Registry
 from ordinaut.work.worker import Worker
-from projections.due_work import FINISH_NOW
 from projections.projector import Projector, step
 from projections.registry import all_projections
 from tests.support.eventually import eventually
@@ -123,7 +122,7 @@ class World:
         """What POST /v1/runs/{id}/cancel does; without `tell` its hint to the worker is lost."""
         run = await self.run(run_id)
         events = run_decisions.cancel(run, "no longer wanted")
-        await self._append(run_stream(run_id), run.stream_version, events, {FINISH_NOW: (run_id,)})
+        await self._append(run_stream(run_id), run.stream_version, events)
         if tell:
             await self.system.pool.execute("SELECT pg_notify($1, $2)", CANCELED, run_id)
 
