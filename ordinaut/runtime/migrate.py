@@ -6,11 +6,15 @@ under an advisory lock. A file that was applied must never change: its SHA-256 i
 
 import hashlib
 import re
-from importlib.resources import files
+from pathlib import Path
 
 import asyncpg
 
 from ordinaut.domain.errors import OrdinautError
+
+DIRECTORY = Path(__file__).parents[2] / "migrations"
+"""Beside this package, in a checkout and installed; not looked up by name, because a directory named so
+in the working directory or on PYTHONPATH is somebody else's."""
 
 _LOCK = 0x6F7264696E617574  # "ordinaut" in ASCII: one lock per database, shared with nobody
 _RECORD = "INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2)"
@@ -25,7 +29,7 @@ class MigrationRefused(OrdinautError):
 
 def migration_files() -> dict[str, str]:
     """Every migration's SQL by file name, in the order of the numbers 0001, 0002 …"""
-    found = {entry.name: entry for entry in files("migrations").iterdir() if entry.name.endswith(".sql")}
+    found = {entry.name: entry for entry in DIRECTORY.glob("*.sql")}
     for number, name in enumerate(sorted(found), start=1):
         if not re.fullmatch(rf"{number:04d}_[a-z0-9_]+\.sql", name):
             raise MigrationRefused(f"migrations/{name} is out of order: expected {number:04d}_<name>.sql")

@@ -1,6 +1,9 @@
 """The migration runner: each file once, in order, never changed afterwards."""
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -29,6 +32,17 @@ async def test_files_are_applied_once_and_in_order(bare_database_url: str) -> No
 async def test_our_own_migrations_apply_and_are_then_up_to_date(bare_database_url: str) -> None:
     assert await migrate(bare_database_url) == list(migration_files())
     assert await migrate(bare_database_url) == []
+
+
+def test_another_project_s_directory_of_that_name_is_not_ours(tmp_path: Path) -> None:
+    theirs = tmp_path / "migrations"
+    theirs.mkdir()
+    (theirs / "0001_theirs.sql").write_text("DROP TABLE users")
+    ask = "from ordinaut.runtime.migrate import migration_files; print(*migration_files())"
+    told = subprocess.run(
+        [sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert told.split() == list(migration_files())
 
 
 async def test_migrating_from_many_processes_at_once_applies_each_file_once(bare_database_url: str) -> None:
