@@ -41,8 +41,8 @@ CREATE = f"""
 INSERT INTO tasks AS t
 SELECT substr(stream, 6)::uuid, space, data->>'name', data#>>'{{definition,title}}',
        coalesce(data#>'{{definition,labels}}', '{{}}'), 'active', data->'definition',
-       (data->>'version')::int, version, (data->>'created_at')::timestamptz,
-       (data->>'created_at')::timestamptz, NULL, NULL
+       (data->>'version')::int, version, least(at, (data->>'created_at')::timestamptz),
+       least(at, (data->>'created_at')::timestamptz), NULL, NULL
   FROM ({last_of(CREATED, "*")}) AS e
 ON CONFLICT (id) DO UPDATE SET
        title = excluded.title, labels = excluded.labels, status = excluded.status,

@@ -90,7 +90,7 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Command:
     """One request to change something, and in whose name. `key` is its Idempotency-Key; `now` the
-    database's time, the same for every attempt under the same key."""
+    database's time, never ahead of it, the same for every attempt under the same key."""
 
     door: Door
     request: Request
@@ -205,7 +205,8 @@ def command(handler: Handler) -> Endpoint:
         door, caller = door_of(request), caller_of(request)
         raw = await read_body(request, door.system.settings.max_body_bytes)
         key = _header_id(request, IDEMPOTENCY_KEY) if request.method == "POST" else None
-        seed_ms = int(door.system.time.now().timestamp() * 1000)
+        # Not ahead of the database: what begins to listen "now" must hear what comes after the answer.
+        seed_ms = int(door.system.time.reached().timestamp() * 1000)
         if key is None:
             return await _answer(handler, _command(door, request, caller, raw, None, seed_ms))
         print_ = fingerprint(request.method, request.url.path, request.url.query, raw)

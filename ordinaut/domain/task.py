@@ -68,7 +68,8 @@ def evolve(task: Task, event: Event) -> None:
             task.status = "active"
             task.definition = data["definition"]
             task.version = data["version"]
-            task.created_at = task.changed_at = datetime.fromisoformat(data["created_at"])
+            # Never behind the event: what a stream gets after the task was acknowledged is the task's.
+            task.created_at = task.changed_at = min(datetime.fromisoformat(data["created_at"]), event.at)
             task.paused_reason = task.snoozed_until = None
             task.created_by_key = data.get("idempotency_key")
         case "TaskChanged":

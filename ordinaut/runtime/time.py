@@ -6,7 +6,6 @@ clock is measured now and then: stepping the wall clock changes nothing here.
 """
 
 import asyncio
-import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,9 @@ RESYNC_SECONDS = 10.0
 
 SAMPLES = 3
 """How often the database is asked in a row: the first answer on a connection is the slowest."""
+
+UNKNOWN = timedelta(days=365).total_seconds()
+"""The round trip that stands for no measurement at all."""
 
 DRIFT = 1e-4
 """Seconds a second by which two machines' clocks may run apart: what cheap quartz does."""
@@ -65,11 +67,19 @@ class DatabaseTime:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._known = Measurement(datetime.now(UTC), time.monotonic(), math.inf)
+        # Until it was measured: this machine's time, which any measurement is better than.
+        self._known = Measurement(datetime.now(UTC), time.monotonic(), UNKNOWN)
 
     def now(self) -> datetime:
         """The time (UTC, aware)."""
         return self._known.time(time.monotonic())
+
+    def reached(self) -> datetime:
+        """An instant (UTC, aware) that the database's clock has surely reached: `now()` less what it may be
+        wrong by. What is recorded as having been at this instant is not recorded before it."""
+        monotonic = time.monotonic()
+        known = self._known
+        return known.time(monotonic) - timedelta(seconds=known.error(monotonic))
 
     async def sync(self) -> None:
         """Measure the difference anew; raises what asking the database raises."""

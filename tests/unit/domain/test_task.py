@@ -94,6 +94,11 @@ def test_a_task_is_as_old_as_the_instant_its_schedule_was_completed_with() -> No
     assert (task.created_at, task.changed_at) == (NOON, NOON), "whenever the log recorded it"
 
 
+def test_a_task_is_never_younger_than_its_event() -> None:
+    late = created(created_at=(NOON + timedelta(hours=1)).isoformat())
+    assert folded(Task("t-1"), evolve, [late]).created_at == NOON + timedelta(seconds=1)
+
+
 def test_a_task_created_again_is_neither_paused_nor_snoozed() -> None:
     task = given(created(), SNOOZED, PAUSED, RETIRED, created(version=2)).state
     assert (task.status, task.paused_reason, task.snoozed_until) == ("active", None, None)
