@@ -17,6 +17,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ordinaut.domain.errors import Fault, OrdinautError, Unavailable
@@ -115,11 +116,20 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         refused.message = f"there is nothing at {request.url.path}; /docs lists what there is"
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_allowed(request))
         refused.message = f"{request.method} does not work on {request.url.path}; allowed: {allowed}"
     answer = problem(refused)
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:
+        answer.headers["Allow"] = allowed
     return answer
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes of the path; the router names those of the first one (RFC 9110, 10.2.1)."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in fitting for method in route.methods or ()})
 
 
 async def _known_error(_request: Request, error: Exception) -> Response:
