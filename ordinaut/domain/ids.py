@@ -9,23 +9,25 @@ import os
 import time
 from datetime import datetime
 
+_VERSION = 0x8 << 76
+_VARIANT = 0b10 << 62
+_FREE = ~(0xF << 76 | 0b11 << 62)
+"""The bits that are neither."""
+
 
 def _uuid8(milliseconds: int, digest: bytes) -> str:
-    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80
-    value |= int.from_bytes(digest[:10], "big")
-    value = (value & ~(0xF << 76)) | (0x8 << 76)
-    value = (value & ~(0b11 << 62)) | (0b10 << 62)
-    text = f"{value:032x}"
+    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(digest[:10], "big")
+    text = f"{value & _FREE | _VERSION | _VARIANT:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _digest(parts: tuple[str, ...]) -> bytes:
     # Length-prefixed, so that ("a", "bc") and ("ab", "c") differ.
-    hasher = hashlib.blake2b(digest_size=16)
+    framed = b""
     for part in parts:
         data = part.encode()
-        hasher.update(len(data).to_bytes(4, "big") + data)
-    return hasher.digest()
+        framed += len(data).to_bytes(4, "big") + data
+    return hashlib.blake2b(framed, digest_size=16).digest()
 
 
 def cause_id(milliseconds: int, *parts: str) -> str:

@@ -6,9 +6,10 @@ with the attributes when the entry is a CloudEvent (https://github.com/cloudeven
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -19,7 +20,6 @@ from ordinaut.domain.jsonvalues import MAX_DEPTH, faults_in
 MAX_ENTRY = 1024 * 1024
 """The largest entry, in bytes over all its fields."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MILLISECOND = 253_402_300_799_999
 """The last one of the year 9999."""
 
@@ -30,7 +30,7 @@ class BadEntry(ValueError):
     """An entry that cannot be read; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
 class Payload:
     """What an entry holds: its data, and the other attributes when it is a CloudEvent."""
 
@@ -48,7 +48,7 @@ def parse_entry(fields: Mapping[bytes, bytes], *, max_bytes: int = MAX_ENTRY) ->
 
     Raises BadEntry with the reason.
     """
-    size = sum(len(name) + len(value) for name, value in fields.items())
+    size = sum(map(len, fields)) + sum(map(len, fields.values()))
     if size > max_bytes:
         raise BadEntry(f"the entry has {size} bytes; at most {max_bytes} are allowed")
     if not fields:
@@ -78,7 +78,13 @@ def entry_time(entry_id: str) -> str:
     if not (head.isascii() and head.isdigit()):
         raise BadEntry(f"{entry_id!r} is not the id of a stream entry")
     milliseconds = min(int(head), _LAST_MILLISECOND)
-    return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}+00:00"
+
+
+@lru_cache(64)
+def _second(since_epoch: int) -> str:
+    """That second, without a zone. Entries come in the order of time, so it is mostly the last one again."""
+    return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def envelope(payload: Payload, *, stream: str, entry_id: str, time: str | None = None) -> dict[str, Any]:
@@ -106,7 +112,7 @@ class Trigger:
     input: Template | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match:
     """The entry starts a run of the trigger's task, with this input."""
 
@@ -114,7 +120,7 @@ class Match:
     input: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Mismatch:
     """The trigger's `where` or `input` could not be evaluated on the entry; `error` says why."""
 
@@ -122,23 +128,15 @@ class Mismatch:
     error: str
 
 
-def match(triggers: Iterable[Trigger], seen: Mapping[str, Any]) -> list[Match | Mismatch]:
-    """What an entry (as its envelope) starts, in the order of the triggers.
-
-    A trigger whose `where` is not true gives nothing; one that fails on this entry gives a Mismatch
-    and keeps no other from matching.
-    """
-    found: list[Match | Mismatch] = []
-    for trigger in triggers:
-        try:
-            if trigger.where is not None and not truthy(trigger.where.evaluate(seen)):
-                continue
-            run_input = seen["data"] if trigger.input is None else trigger.input.render(seen)
-        except ExpressionError as error:
-            found.append(Mismatch(trigger, str(error)))
-        else:
-            found.append(Match(trigger, run_input))
-    return found
+def match(trigger: Trigger, seen: Mapping[str, Any]) -> Match | Mismatch | None:
+    """What an entry (as its envelope) starts: None when the trigger's `where` is not true, a Mismatch
+    when the trigger fails on this entry."""
+    try:
+        if trigger.where is not None and not truthy(trigger.where.evaluate(seen)):
+            return None
+        return Match(trigger, seen["data"] if trigger.input is None else trigger.input.render(seen))
+    except ExpressionError as error:
+        return Mismatch(trigger, str(error))
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -173,7 +171,9 @@ def _json(raw: bytes) -> Any:
 
 
 def _open_cloud_event(value: Any) -> Payload:
-    if not (isinstance(value, dict) and all(isinstance(value.get(key), str) for key in _CLOUD_EVENT)):
+    if not (isinstance(value, dict) and "specversion" in value):
+        return Payload(value)
+    if not all(isinstance(value.get(key), str) for key in _CLOUD_EVENT):
         return Payload(value)
     attributes = {key: item for key, item in value.items() if key not in ("data", "data_base64")}
     return Payload(value["data"] if "data" in value else value.get("data_base64"), attributes)

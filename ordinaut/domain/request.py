@@ -56,7 +56,9 @@ def request_run(
         data["simulate"] = True
     if run_at is not None:
         data["run_at"] = run_at.isoformat()
-    return NewEvent("RunRequested", data | dict(extra or {}))
+    if extra:
+        data.update(extra)
+    return NewEvent("RunRequested", data)
 
 
 def skip_occurrence(

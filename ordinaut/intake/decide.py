@@ -27,7 +27,7 @@ _DEAD_NAMES = frozenset({b"reason", b"stream", b"id", b"space", b"task", b"short
 _ORIGINAL = b"original:"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
 class Entry:
     """An entry of a Redis stream as it was read; `id` is `<milliseconds>-<sequence>`."""
 

@@ -45,8 +45,7 @@ class Recorder:
         Raises one of `AWAY`; calling it again with the same entries is then right.
         """
         dead: dict[str, DeadLetter] = {}
-        matched = 0
-        waiting: list[Entry] = list(entries)
+        matched, waiting = await self._record_at_once(entries, sources)
         while waiting:
             # After the entries were read: whatever was acknowledged before they were added is in the index.
             await self._index.refresh()
@@ -58,9 +57,11 @@ class Recorder:
             for (entry, append, letter), outcome in zip(decided, outcomes, strict=True):
                 if isinstance(outcome, Appended):
                     matched += letter is None
+                elif _has_verdict(append, outcome):
+                    continue
                 elif isinstance(outcome, VersionConflict):
-                    # On its own stream: it has its verdict. On the task's: the task has just changed.
-                    if outcome.stream != append.stream and (not waiting or waiting[-1] is not entry):
+                    # On the task's stream: the task has just changed.
+                    if not waiting or waiting[-1] is not entry:
                         waiting.append(entry)
                 elif isinstance(outcome, REFUSED):
                     refused.append((entry, *self._refusal(entry, append, outcome)))
@@ -75,6 +76,33 @@ class Recorder:
         ENTRIES.labels("matched").inc(matched)
         ENTRIES.labels("rejected").inc(len(dead))
         return list(dead.values())
+
+    async def _record_at_once(
+        self, entries: Sequence[Entry], sources: Mapping[str, Source]
+    ) -> tuple[int, list[Entry]]:
+        """Record what need not wait for news of the tasks, and ask for the news meanwhile.
+
+        What is known of a task is nearly always still so, and its verdict is appended only if it is.
+        Returns how many verdicts were, and the entries to decide with the news: all of them when there
+        is any; else those with a rejection (it is appended whatever became of the task) or a conflict.
+        """
+        known = self._index.changes
+        decided = self._decide(entries, sources)
+        verdicts = [append for _, append, letter in decided if letter is None]
+        outcomes, _ = await asyncio.gather(self._append(verdicts), self._index.refresh())
+        matched = sum(isinstance(outcome, Appended) for outcome in outcomes)
+        if self._index.changes != known:
+            return matched, list(entries)
+        settled = {
+            append.stream
+            for append, outcome in zip(verdicts, outcomes, strict=True)
+            if _has_verdict(append, outcome)
+        }
+        waiting: list[Entry] = []
+        for entry, append, _ in decided:
+            if append.stream not in settled and (not waiting or waiting[-1] is not entry):
+                waiting.append(entry)
+        return matched, waiting
 
     def _decide(
         self, entries: Sequence[Entry], sources: Mapping[str, Source]
@@ -92,11 +120,18 @@ class Recorder:
                 decided.append((entry, append, letter))
         return decided
 
-    async def _append(self, appends: Sequence[Append]) -> list[Appended | VersionConflict | BaseException]:
+    async def _append(self, appends: Sequence[Append]) -> list[Appended | VersionConflict | Exception]:
         futures = [self._system.appender.submit(append) for append in appends]
-        return list(await asyncio.gather(*futures, return_exceptions=True))
+        outcomes: list[Appended | VersionConflict | Exception] = []
+        # One after another: most are answered with the first, and `gather` calls back for each.
+        for future in futures:
+            try:
+                outcomes.append(await future)
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
 
-    def _refusal(self, entry: Entry, append: Append, error: BaseException) -> tuple[Append, DeadLetter]:
+    def _refusal(self, entry: Entry, append: Append, error: Exception) -> tuple[Append, DeadLetter]:
         task_id = append.events[0].data.get("task")
         listener = next((one for one in self._index.listening(entry.stream) if one.task.id == task_id), None)
         task = listener.task if listener else None
@@ -106,5 +141,12 @@ class Recorder:
         for append, outcome in zip(appends, await self._append(appends), strict=True):
             if isinstance(outcome, REFUSED):
                 logger.error("intake.rejection_refused", stream=append.stream, reason=str(outcome))
-            elif isinstance(outcome, BaseException) and not isinstance(outcome, VersionConflict):
+            elif isinstance(outcome, Exception) and not isinstance(outcome, VersionConflict):
                 raise outcome
+
+
+def _has_verdict(append: Append, outcome: Appended | VersionConflict | Exception) -> bool:
+    """Whether the entry has its verdict now: this one, or (its own stream exists) that of another time."""
+    if isinstance(outcome, VersionConflict):
+        return outcome.stream == append.stream
+    return isinstance(outcome, Appended)

@@ -49,6 +49,8 @@ class Source:
 
     def concerned(self, entry: Entry, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
         """Those listeners that take this entry: all, but for entries older than the group."""
+        if self.old_until == (0, 0):
+            return listeners
         at = parse_id(entry.id)
         if at > self.old_until:
             return listeners

@@ -3,7 +3,7 @@
 --
 -- KEYS[1] the stream; KEYS[2] whose log it is (shares the stream's slot in a cluster)
 -- ARGV[1] the log's id; ARGV[2] MAXLEN; ARGV[3] the head of the log; ARGV[4] the first position given
--- ARGV[5…] the events, one JSON text each, in order and without gaps
+-- ARGV[5…] the events, one JSON text a line, in order and without gaps
 --
 -- Two relays may publish the same events at the same time: what is in the stream already is passed
 -- over, and a batch that would leave a gap adds nothing, so the stream is contiguous whoever writes.
@@ -42,10 +42,16 @@ if position > follows then
   return last
 end
 for i = 5, #ARGV do
-  if position > last then
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], string.format('%.0f-0', position), 'event', ARGV[i])
-    last = position
+  local from = 1
+  while from <= #ARGV[i] do
+    local to = string.find(ARGV[i], '\n', from, true) or #ARGV[i] + 1
+    if position > last then
+      local event = string.sub(ARGV[i], from, to - 1)
+      redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], string.format('%.0f-0', position), 'event', event)
+      last = position
+    end
+    position = position + 1
+    from = to + 1
   end
-  position = position + 1
 end
 return last

@@ -23,11 +23,18 @@ STREAM = "ordinaut:log"
 OWNER = "{ordinaut:log}:owner"
 BATCH = 1000
 
-# The envelope is made by the server: events reach Redis without being decoded on the way.
-READ = """
-SELECT row_to_json(e)::text
+CHUNK = 32
+"""Events that go through here as one text, a line each."""
+
+# The envelope is made by the server: events reach Redis without being decoded on the way, and many at
+# once, because each text that is received and sent costs as much as the events in it. JSON without
+# line breaks: `jsonb` has none, `row_to_json` adds none.
+READ = f"""
+SELECT string_agg(row_to_json(e)::text, E'\\n' ORDER BY position), count(*)
   FROM (SELECT position, space, stream, version, type, schema, at, actor, correlation, causation, data
           FROM events WHERE position > $1 ORDER BY position LIMIT $2) AS e
+ GROUP BY (position - $1 - 1) / {CHUNK}
+ ORDER BY min(position)
 """
 
 logger = structlog.get_logger(__name__)
@@ -93,20 +100,31 @@ class Relay:
         async with self._pool.acquire() as connection:
             log = await connection.fetchrow("SELECT log_id::text, position FROM log_head")
             assert log is not None
-            last = await self._publish(connection, log, 1, [])
             # An empty stream gets what it can hold; who wants older events reads PostgreSQL.
-            after = last or max(0, log["position"] - self._maxlen)
-            rows = await connection.fetch(READ, after, BATCH) if after < log["position"] else []
-            if rows:
-                last = await self._publish(connection, log, after + 1, [row[0] for row in rows])
+            oldest = max(0, log["position"] - self._maxlen)
+            # Nearly always the stream is where it was left here, so it is not asked first.
+            after = self.published or oldest
+            last, count = await self._publish_after(connection, log, after)
+            if last != after + count:
+                # The first look at a stream that others began, or it was flushed, or others publish too.
+                last, count = await self._publish_after(connection, log, last or oldest)
         self.published = last
         self.lag = max(0, log["position"] - last)
-        return len(rows) == BATCH
+        return count == BATCH
 
-    async def _publish(self, connection: Connection, log: Any, first: int, events: list[str]) -> int:
+    async def _publish_after(self, connection: Connection, log: Any, after: int) -> tuple[int, int]:
+        """Publish the events that follow; the last position in the stream then, and how many were given."""
+        rows = await connection.fetch(READ, after, BATCH) if after < log["position"] else []
+        count = sum(row["count"] for row in rows)
+        last = await self._publish(connection, log, after + 1, count, [row[0] for row in rows])
+        return last, count
+
+    async def _publish(
+        self, connection: Connection, log: Any, first: int, count: int, chunks: list[str]
+    ) -> int:
         # Events may have been appended since the head was read: what is given here is in the log.
-        head = max(log["position"], first + len(events) - 1)
-        arguments = [log["log_id"], self._maxlen, head, first, *events]
+        head = max(log["position"], first + count - 1) if count else log["position"]
+        arguments = [log["log_id"], self._maxlen, head, first, *chunks]
         try:
             if self._sha is None:
                 self._sha = await self._redis.script_load(self._script)

@@ -63,7 +63,7 @@ class Listener:
         return Trigger(self.task.id, self.task.name, self.task.space, on.stream, on.where, on.input)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
 class Verdict:
     """What an event means for one listener: `event` begins the stream of its run, or `error` says why the
     trigger's `where` or `input` could not be evaluated on it."""
@@ -85,14 +85,13 @@ def verdicts(
     OccurrenceSkipped when the task is paused or snoozed at `now`, or when `depth` runs have caused one
     another and that is too many. One listener's error is its own."""
     for listener in listeners:
-        task = listener.task
         try:
-            found = match((listener.trigger,), seen)
+            found = match(listener.trigger, seen)
         except (ExpressionError, Invalid) as error:
-            yield Verdict(task, None, str(error))
+            yield Verdict(listener.task, None, str(error))
             continue
-        for one in found:
-            yield _verdict(listener, one, cause, now, depth)
+        if found is not None:
+            yield _verdict(listener, found, cause, now, depth)
 
 
 def _verdict(
@@ -130,6 +129,8 @@ class TriggerIndex:
         self._begun = 0
         self.position = 0
         """How far the log has been read."""
+        self.changes = 0
+        """How many times a listener came, changed or went."""
 
     def streams(self) -> frozenset[str]:
         """The names of all streams that some task listens to or, as far as is known, once did: the group on
@@ -207,6 +208,9 @@ class TriggerIndex:
             self._by_stream.setdefault(stream, {})
         if not task.exists:
             stream = None
+        if stream is None and known is None:
+            return
+        self.changes += 1
         if known is not None and known.stream != stream:
             del self._listeners[task.id]
             del self._by_stream[known.stream][task.id]

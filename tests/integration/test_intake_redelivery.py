@@ -101,6 +101,25 @@ async def test_a_change_between_reading_and_recording_is_decided_again(
         assert skip.data["reason"] == "paused"
 
 
+async def test_what_changed_before_the_entry_came_counts_though_nobody_has_looked(
+    database_url: str, redis_url: str
+) -> None:
+    async with a_system(database_url, redis_url) as system:
+        picky = await listen(system, "picky", where="length(data) > `1`")
+        index = TriggerIndex(system.pool)
+        await index.refresh()
+        mended = {**picky.definition, "schedule": {"on": {"stream": "orders", "where": None, "input": None}}}
+        await happen(system, picky, task.change(picky, mended, [], ""))
+        await listen(system, "new")
+        assert await Recorder(system, index).record([Entry("orders", "5-1", {b"data": b"1"})], {}) == []
+        runs = await events(system, "RunRequested")
+        assert sorted((run.data["name"], run.data["task_version"]) for run in runs) == [
+            ("new", 1),
+            ("picky", 2),
+        ]
+        assert await events(system, "EventRejected") == []
+
+
 async def test_while_redis_is_away_it_waits_and_then_goes_on(database_url: str, redis_url: str) -> None:
     async with a_system(database_url, redis_url) as system, an_intake(system) as intake:
         await listen(system, "ship")

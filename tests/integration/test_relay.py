@@ -156,11 +156,11 @@ async def test_a_flush_between_looking_and_publishing_leaves_nothing_out(bench: 
     await bench.grow(10)
     publish = relay._publish
 
-    async def flushed_after(connection: Any, log: Any, first: int, events: list[str]) -> int:
-        if events:
+    async def flushed_after(connection: Any, log: Any, first: int, count: int, chunks: list[str]) -> int:
+        if count:
             await bench.redis.flushdb()
             relay._publish = publish  # type: ignore[method-assign]
-        return await publish(connection, log, first, events)
+        return await publish(connection, log, first, count, chunks)
 
     relay._publish = flushed_after  # type: ignore[method-assign]
     await relay.step()
@@ -228,6 +228,15 @@ async def test_a_redis_that_is_not_this_logs_is_left_alone_until_mended(
         await bench.redis.delete(STREAM, OWNER)
         assert await bench.published(1, 8)
         await eventually(lambda: relay.trouble is None and relay.lag == 0)
+
+
+async def test_a_database_restored_to_an_older_state_is_noticed_by_a_relay_that_runs(bench: Bench) -> None:
+    relay = bench.relay()
+    await bench.grow(9)
+    await drain(relay)
+    await bench.pool.execute("UPDATE log_head SET position = 4")
+    with pytest.raises(WrongRedis, match="at position 9, the log only at 4"):
+        await relay.step()
 
 
 async def _dump(redis: Redis) -> dict[bytes, Any]:
