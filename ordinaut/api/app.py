@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Mapping
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from ordinaut import __version__
 from ordinaut.api import events, health, log, openapi, projections, runs, schedules, tasks
+from ordinaut.api import tools as tool_list
 from ordinaut.api.auth import Authenticate
 from ordinaut.api.door import Door, Trouble
 from ordinaut.api.problems import Observe, add_handlers
@@ -23,13 +25,16 @@ DOCS_POLICY = (
 def create_app(
     system: System,
     *,
-    tools: Collection[str] | None = None,
+    tools: Mapping[str, Mapping[str, Any]] | None = None,
     roles: Collection[str] = ("api",),
     troubles: Mapping[str, Trouble] | None = None,
 ) -> FastAPI:
-    """The ASGI application. `tools` are the names `tool.operation` that steps may use (None: unchecked);
-    `roles` those that run in this process; `troubles` says, by name, what is wrong with a part of it
-    (None: nothing), for /health/ready."""
+    """The ASGI application.
+
+    `tools` are those that steps may use, by name (`tool.operation`), each with its `description`,
+    `input_schema` and `output_schema` (None: names are not checked); `roles` those that run in this
+    process; `troubles` says, by name, what is wrong with a part of it (None: nothing), for /health/ready.
+    """
     app = FastAPI(
         title="Ordinaut",
         version=__version__,
@@ -40,7 +45,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
-    for module in (tasks, schedules, runs, events, log, projections, health):
+    for module in (tasks, schedules, tool_list, runs, events, log, projections, health):
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)
     add_handlers(app)

@@ -41,11 +41,12 @@ Trouble = Callable[[], str | None]
 
 @dataclass(slots=True)
 class Door:
-    """One API process. `tools` are the names steps may use (None leaves them unchecked), `roles` those
-    that run in this process, `troubles` what they say of themselves."""
+    """One API process. `tools` are those steps may use, by name, with what is public about them (None
+    leaves names unchecked), `roles` those that run in this process, `troubles` what they say of
+    themselves."""
 
     system: System
-    tools: Collection[str] | None
+    tools: Mapping[str, Mapping[str, Any]] | None
     roles: Collection[str]
     troubles: Mapping[str, Trouble]
     keys: Keys = field(init=False)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import structlog
 import uvicorn
@@ -40,7 +41,7 @@ class Api:
         self,
         system: System,
         *,
-        tools: Collection[str] | None = None,
+        tools: Mapping[str, Mapping[str, Any]] | None = None,
         roles: Collection[str] = ("api",),
         troubles: Mapping[str, Trouble] | None = None,
     ) -> None:

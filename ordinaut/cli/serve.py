@@ -101,7 +101,7 @@ def build(system: System, names: Sequence[str]) -> dict[str, Role]:
     if "api" in names:
         from ordinaut.api.server import Api
 
-        roles["api"] = api = Api(system, tools=_tools().names(), roles=names, troubles=troubles)
+        roles["api"] = api = Api(system, tools=_tools().described(), roles=names, troubles=troubles)
         api.bind()
     return roles
 

@@ -12,7 +12,7 @@ import pytest
 from ordinaut.api.server import Api
 from ordinaut.runtime.keys import issue_key
 from ordinaut.runtime.ports import PortTaken
-from tests.support.api import Served, running_api, sse, task
+from tests.support.api import TOOLS, Served, running_api, sse, task
 from tests.support.eventually import eventually
 
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -185,7 +185,8 @@ async def test_the_documentation_works_offline_and_describes_every_route(api: Se
         "/v1/tasks/{name_or_id}/resume", "/v1/tasks/{name_or_id}/snooze",
         "/v1/tasks/{name_or_id}/occurrences",
         "/v1/runs", "/v1/runs/{run_id}", "/v1/runs/{run_id}/cancel", "/v1/runs/{run_id}/retry", "/v1/events",
-        "/v1/log", "/v1/log/live", "/v1/schedules/preview", "/v1/projections", "/health/ready", "/metrics",
+        "/v1/log", "/v1/log/live", "/v1/schedules/preview", "/v1/tools", "/v1/projections",
+        "/health/ready", "/metrics",
     ):  # fmt: skip
         assert path in described["paths"], path
         for operation in described["paths"][path].values():
@@ -193,6 +194,12 @@ async def test_the_documentation_works_offline_and_describes_every_route(api: Se
             declared = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
             assert declared == set(re.findall(r"{(\w+)}", path)), path
     assert "pipeline" in described["components"]["schemas"]["Task"]["properties"]
+
+
+async def test_the_tools_are_listed_with_what_they_take_and_give(api: Served) -> None:
+    page = (await api.http.get("/v1/tools")).json()
+    assert [tool["name"] for tool in page["items"]] == sorted(TOOLS)
+    assert page["items"][0] == {"name": "debug.echo", **TOOLS["debug.echo"]}
 
 
 async def test_the_projections_are_listed_with_their_lags(api: Served) -> None:

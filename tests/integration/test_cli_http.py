@@ -251,6 +251,13 @@ def test_when_applying_fails_half_way_it_is_said_what_was_applied(
     assert names(cli) == ["echo"]
 
 
+def test_the_tools_are_listed_with_their_schemas(cli: Cli) -> None:
+    tools = {tool["name"]: tool for tool in result(cli("tool", "list", "--json"))}
+    assert tools["event.publish"]["input_schema"]["required"] == ["stream"]
+    assert tools["event.publish"]["output_schema"]["required"] == ["id", "runs"]
+    assert "stream, data?" in cli("tool", "list").stdout
+
+
 def test_what_is_not_there_is_named_on_stderr(cli: Cli) -> None:
     answer = cli("task", "show", "nobody")
     assert (answer.returncode, answer.stdout) == (1, "")

@@ -17,7 +17,10 @@ from projections.projector import Projector
 from projections.registry import all_projections
 
 KEY = "ord_test_0123456789abcdef0123456789abcdef"
-TOOLS = frozenset({"debug.echo", "event.publish", "http.get", "http.post"})
+TOOLS = {
+    name: {"description": f"Does {name}.", "input_schema": {}, "output_schema": {}}
+    for name in ("debug.echo", "event.publish", "http.get", "http.post")
+}
 
 PIPELINE = [{"id": "say", "uses": "debug.echo", "with": {"text": "hello ${run.id}"}}]
 

@@ -10,6 +10,7 @@ function, which then becomes the tool that the entry point is called:
 import difflib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import structlog
 
@@ -63,6 +64,17 @@ class Registry:
         near = difflib.get_close_matches(name, self._tools, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self.names())}"
         raise NotFound(f"there is no tool {name!r}; {hint}")
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """By name, what is public about each tool: `description`, `input_schema`, `output_schema`."""
+        return {
+            tool.name: {
+                "description": tool.description,
+                "input_schema": tool.input_schema,
+                "output_schema": tool.output_schema,
+            }
+            for tool in self._tools.values()
+        }
 
     def names(self) -> list[str]:
         """The names of all tools that can be called, sorted."""
