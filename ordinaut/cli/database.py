@@ -144,7 +144,10 @@ async def _verify(projections: Sequence[Projection], as_json: bool) -> int:
     async with database(operator_settings()) as connection:
         with progress_bar("verifying") as report:
             for each in projections:
-                verdicts.append(await verify(connection, each, progress=partial(report, each.name)))
+                try:
+                    verdicts.append(await verify(connection, each, progress=partial(report, each.name)))
+                except asyncpg.SyntaxOrAccessError as error:  # its SQL does not fit the table that is there
+                    raise _misfit(each, error) from None
     if as_json:
         print_json([asdict(verdict) | {"agrees": verdict.agrees} for verdict in verdicts])
     else:
@@ -164,6 +167,14 @@ async def _verify(projections: Sequence[Projection], as_json: bool) -> int:
         if wrong := [verdict.projection for verdict in verdicts if not verdict.agrees]:
             note(f"Make it right: {program()} projections rebuild {' '.join(wrong)}")
     return 0 if all(verdict.agrees for verdict in verdicts) else 1
+
+
+def _misfit(projection: Projection, error: asyncpg.PostgresError) -> Unavailable:
+    again = f"{program()} projections rebuild {projection.name}"
+    return Unavailable(
+        f"the table {projection.name} was not made by this version of its definition ({error}):"
+        f" run `{program()} migrate`, and where that finds nothing to do `{again}`"
+    )
 
 
 def rebuild_command(names: Sequence[str], *, as_json: bool) -> int:

@@ -28,7 +28,7 @@ def preview_command(
     found = preview(schedule, moment, count)
     if as_json:
         print_json([each.local.isoformat() for each in found])
-    else:
+    elif found:
         note(schedule.describe())
         table(
             ("local time", "UTC", "note"),
@@ -39,9 +39,10 @@ def preview_command(
                 )
                 for each in found
             ],
-            empty="It never fires after that.",
         )  # fmt: skip
-    return 0
+    if not found:
+        note(f"It never fires after {moment.isoformat()}: {schedule.describe()}")
+    return 0 if found else 1
 
 
 def _instant(text: str) -> datetime:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ordinaut.domain.errors import Fault, Invalid
@@ -97,9 +98,31 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         faults = []
-        for problem in error.errors(include_url=False, include_input=False):
+        for problem in error.errors(include_url=False):
             field = str(problem["loc"][0]) if problem["loc"] else ""
             known = Settings.model_fields.get(field)
             hint = (known.description or "") if known else ""
-            faults.append(Fault("", f"{PREFIX}{field.upper()}: {problem['msg']}", hint))
+            faults.append(Fault("", f"{PREFIX}{field.upper()} {_wrong(problem)}", hint))
         raise Invalid.all_of(faults) from None
+
+
+_MUST = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "one of {expected}",
+}
+"""What a setting must be, by the kind of pydantic's error; none of these kinds is about a secret's value."""
+
+
+def _wrong(problem: ErrorDetails) -> str:
+    if problem["type"] == "string_too_short":
+        return "must not be empty"
+    must = _MUST.get(problem["type"])
+    if must is None:
+        return f"is not valid: {problem['msg']}"
+    return f"must be {must.format(**problem.get('ctx', {}))}, not {str(problem['input'])[:60]!r}"

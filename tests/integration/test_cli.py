@@ -42,6 +42,15 @@ def test_preview_of_a_wrong_rule_is_found_wrong_and_says_what_would_be_right() -
     assert "Europe/Berlin" in answer.stderr
 
 
+def test_preview_of_a_schedule_that_never_fires_is_found_wrong_and_says_so() -> None:
+    asked = ("--once", "2020-02-03T08:00:00Z", "--after", "2026-01-01T00:00:00Z")
+    answer = preview(*asked)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.startswith("It never fires after 2026-01-01T00:00:00+00:00")
+    answer = preview(*asked, "--json")
+    assert (answer.returncode, json.loads(answer.stdout)) == (1, [])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -65,9 +74,15 @@ def test_a_server_that_does_not_answer_is_one_sentence() -> None:
 
 
 def test_a_wrong_setting_is_named_as_it_is_written() -> None:
-    answer = ordinaut("serve", env={"ORDINAUT_POOL_MAX": "many"})
+    answer = ordinaut("serve", env={"ORDINAUT_POOL_MAX": "many", "ORDINAUT_PORT": "70000"})
     assert answer.returncode == 1
-    assert "ORDINAUT_POOL_MAX" in answer.stderr
+    assert "ORDINAUT_POOL_MAX must be a whole number, not 'many'" in answer.stderr
+    assert "ORDINAUT_PORT must be at most 65535, not '70000'" in answer.stderr
+
+
+def test_a_wrong_setting_that_may_hold_a_password_is_not_repeated() -> None:
+    answer = ordinaut("serve", env={"ORDINAUT_DATABASE_URL": ""})
+    assert "ORDINAUT_DATABASE_URL must not be empty" in answer.stderr
 
 
 def test_doctor_tells_what_is_missing_until_migrate_has_made_it(
@@ -98,6 +113,16 @@ def test_verify_finds_a_tampered_row_and_rebuild_mends_it(database_url: str) -> 
     verdict = json.loads(ordinaut("projections", "verify", "tasks", "--json", env=env).stdout)
     assert [(each["projection"], each["extra"], each["agrees"]) for each in verdict] == [("tasks", 1, False)]
 
+    assert ordinaut("projections", "rebuild", "tasks", env=env).returncode == 0
+    assert ordinaut("projections", "verify", env=env).returncode == 0
+
+
+def test_a_table_that_is_not_as_it_is_defined_is_one_sentence_and_rebuild_mends_it(database_url: str) -> None:
+    env = {"ORDINAUT_DATABASE_URL": database_url}
+    blocking(execute(database_url, "ALTER TABLE tasks ADD COLUMN colour text"))
+    found = ordinaut("projections", "verify", env=env)
+    assert (found.returncode, len(found.stderr.splitlines())) == (1, 1)
+    assert "the table tasks was not made by this version" in found.stderr
     assert ordinaut("projections", "rebuild", "tasks", env=env).returncode == 0
     assert ordinaut("projections", "verify", env=env).returncode == 0
 
