@@ -32,8 +32,18 @@ async def load_run(door: Door, space: str, run_id: str) -> Run:
         async with door.system.pool.acquire() as connection:
             events = await read_stream(connection, run_stream(run_id.lower()))
         if events and events[0].space == space:
-            return fold(run_id.lower(), events)
+            run = fold(run_id.lower(), events)
+            if run.state == "skipped":
+                raise NotFound(_why_not(run))
+            return run
     raise NotFound(f"there is no run with the id {run_id[:100]!r}")
+
+
+def _why_not(run: Run) -> str:
+    """Why an occurrence has an id, and no run of it."""
+    place = f"/v1/tasks/{run.task}/occurrences" if run.cause["kind"] == "schedule" else "/v1/log"
+    query = f"?stream={run_stream(run.id)}" if place == "/v1/log" else ""
+    return f"there is no run: this occurrence was {run.error['message']}; see GET {place}{query}"
 
 
 @router.get(

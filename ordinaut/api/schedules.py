@@ -58,11 +58,18 @@ async def list_occurrences(request: Request) -> dict[str, Any]:
             )
         row = await tasks_table.get_task(connection, space, task.id)
     due = datetime.fromisoformat(row["next_fire_at"]) if row and row["next_fire_at"] else None
-    room = limit + 1 - len(past) if since is not None else limit
-    items = past + _expected(task, due, since, until, room)
-    if since is None:
-        return {"items": items, "next": to_cursor(items[-1]["at"]) if len(items) >= limit else None}
-    return {"items": items[:limit], "next": to_cursor(items[limit - 1]["at"]) if len(items) > limit else None}
+    if since is not None:
+        items = past + _expected(task, due, since, until, limit + 1 - len(past))
+        return _page(items[:limit], more=len(items) > limit)
+    # Half of the page at least is for what comes, as far as anything does.
+    room = max(limit - len(past), limit // 2)
+    ahead = _expected(task, due, None, until, room + 1)
+    more, ahead = len(ahead) > room, ahead[:room]
+    return _page([*past[-(limit - len(ahead)) :], *ahead], more=more)
+
+
+def _page(items: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    return {"items": items, "next": to_cursor(items[-1]["until"]) if more else None}
 
 
 def _from_cursor(cursor: str) -> datetime:

@@ -21,6 +21,9 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}\Z"
 STEP_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}\Z"
 TOOL_PATTERN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+\Z"
 STREAM_PATTERN = r"^(?!ordinaut:)"
+
+MAX_STREAM = 512
+"""The longest name of a stream, in characters."""
 MAX_STEPS = 100
 LONGEST = timedelta(days=366)
 """The longest duration a definition may name."""
@@ -135,7 +138,7 @@ class PolicyModel(_Model):
 class OnModel(_Model):
     """`on`: the entries of which stream start a run. `where` and `input` see the entry."""
 
-    stream: str = Field(min_length=1, max_length=512, pattern=STREAM_PATTERN)
+    stream: str = Field(min_length=1, max_length=MAX_STREAM, pattern=STREAM_PATTERN)
     where: str | None = None
     input: Any = None
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ordinaut.domain import ids
 from ordinaut.domain.definition import load_definition
+from ordinaut.domain.definition_model import MAX_STREAM
 from ordinaut.domain.errors import AlreadyExists, Fault, Invalid, VersionConflict
 from ordinaut.domain.events import Event, NewEvent, reference
 from ordinaut.domain.jsonvalues import faults_in, text_fault
@@ -25,9 +26,6 @@ from ordinaut.log.read import read_streams
 from ordinaut.runtime.streams import RESERVED
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import Listener, TriggerIndex, Verdict, requires, verdicts
-
-MAX_STREAM = 512
-"""The longest name of a stream, in characters."""
 
 
 def event_stream(event_id: str) -> str:

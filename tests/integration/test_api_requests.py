@@ -282,8 +282,10 @@ async def test_what_is_not_there_is_a_problem_too(api: Served) -> None:
     for path in ("/v1/tasks/%00", "/v1/tasks/%F0%9F%90%98", "/v1/runs/" + "x" * 3000):
         problem(await api.http.get(path), 404)
     wrong = await api.http.patch("/v1/tasks")
-    problem(wrong, 405)
-    assert wrong.headers["allow"] == "GET, POST"
+    told = problem(wrong, 405)
+    assert wrong.headers["allow"] == "GET, POST" and told["detail"].endswith("allowed: GET, POST")
+    wrong = await api.http.patch("/v1/tasks/hello")
+    assert wrong.headers["allow"] == "DELETE, GET, PUT"
 
 
 async def test_an_unforeseen_error_tells_an_id_and_nothing_of_the_inside(

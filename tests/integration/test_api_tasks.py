@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from ordinaut.domain.ids import new_id
+from ordinaut.domain.request import skip_occurrence
+from ordinaut.log.append import Append
 from tests.support.api import PIPELINE, Served, running_api, task
 from tests.support.eventually import eventually
 
@@ -266,6 +269,50 @@ async def test_expected_occurrences_are_listed_with_what_would_skip_them(api: Se
     rest = await api.fresh("/v1/tasks/hello/occurrences", snoozed, limit=2, after=page["next"])
     first, second = (datetime.fromisoformat(item["at"]) for item in rest["items"])
     assert first - datetime.fromisoformat(page["items"][2]["at"]) == second - first == timedelta(hours=1)
+
+
+async def test_verdicts_and_what_is_expected_share_a_page_and_the_next_goes_on_behind_it(api: Served) -> None:
+    created = await api.http.post("/v1/tasks", json=task(schedule={"every": "1h"}))
+    at = datetime.fromisoformat(created.json()["next_fire_at"]) - timedelta(days=1)
+    for hour in range(4):
+        await _skip(api, created.json(), at + timedelta(hours=hour), count=3)
+    last = await api.http.post("/v1/tasks", json=task("later"))
+    path = "/v1/tasks/hello/occurrences"
+
+    page = await api.fresh(path, last, limit=4)
+    assert [item["verdict"] for item in page["items"]] == ["skipped", "skipped", "expected", "expected"]
+    assert page["items"][2]["at"] == created.json()["next_fire_at"]
+    rest = await api.fresh(path, last, limit=4, after=page["next"])
+    assert [item["verdict"] for item in rest["items"]] == ["expected"] * 4
+    assert rest["items"][0]["at"] > page["items"][-1]["at"]
+
+    (one,) = (await api.fresh(path, last, limit=1))["items"]
+    assert one["at"] == page["items"][1]["at"]
+    start = {"from": at.isoformat()}
+    first = await api.fresh(path, last, limit=2, **start)
+    second = await api.fresh(path, last, limit=2, after=first["next"])
+    instants = [item["at"] for item in (*first["items"], *second["items"])]
+    assert instants == [(at + timedelta(hours=hour)).isoformat() for hour in range(4)], "none of them twice"
+
+
+async def test_what_was_skipped_is_no_run_and_says_why(api: Served) -> None:
+    created = await api.http.post("/v1/tasks", json=task(schedule={"every": "1h"}))
+    run = await _skip(api, created.json(), datetime(2026, 5, 4, 8, tzinfo=UTC))
+    for answer in (await api.http.get(f"/v1/runs/{run}"), await api.http.post(f"/v1/runs/{run}/cancel")):
+        assert answer.status_code == 404
+        assert "skipped: paused; see GET /v1/tasks/hello/occurrences" in answer.json()["detail"]
+
+
+async def _skip(api: Served, created: dict[str, Any], at: datetime, count: int = 1) -> str:
+    """Record that `count` instants from `at` on were skipped; the id of their verdict."""
+    known, run = await api.system.tasks.load(created["id"]), new_id()
+    cause = {"kind": "schedule", "at": at.isoformat(), "index": 0, "lateness": 0.0}
+    until = at + timedelta(minutes=count - 1)
+    extra = {"schedule": 0, "next": created["next_fire_at"], "count": count}
+    extra |= {"from": at.isoformat(), "to": until.isoformat()}
+    skipped = skip_occurrence(known, cause, "paused", extra)
+    await api.system.appender.append(Append(f"run-{run}", 0, [skipped], "default", "clock", run))
+    return run
 
 
 async def test_a_schedule_is_previewed_across_a_clock_change(api: Served) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ordinaut.domain.definition_model import MAX_STREAM
 from ordinaut.work.tools.base import StepContext, Tool
 
 
@@ -17,7 +18,7 @@ PUBLISH = Tool(
     input_schema={
         "type": "object",
         "properties": {
-            "stream": {"type": "string", "minLength": 1, "maxLength": 256},
+            "stream": {"type": "string", "minLength": 1, "maxLength": MAX_STREAM},
             "data": {},
         },
         "required": ["stream"],

@@ -21,6 +21,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from ordinaut.domain.definition_model import MAX_STREAM
 from ordinaut.work.tools.base import StepContext, Tool
 from ordinaut.work.tools.errors import ToolError
 
@@ -67,7 +68,7 @@ ADD = Tool(
                 "description": "a Redis key; those that start with ordinaut: are Ordinaut's own",
                 "type": "string",
                 "minLength": 1,
-                "maxLength": 256,
+                "maxLength": MAX_STREAM,
                 "pattern": "^(?!ordinaut:)",
             },
             "data": {},
