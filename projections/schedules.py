@@ -90,3 +90,18 @@ async def lock_due(connection: Connection, now: datetime, limit: int) -> list[An
         now, limit,
     )  # fmt: skip
     return rows
+
+
+async def undecided_from(connection: Connection, task_id: str) -> datetime | None:
+    """The first instant of the task's schedule that no clock has decided, which may be ahead; None when
+    there is none. As fresh as the log: clocks move the row in the transaction of their verdict, and of a
+    schedule that is not in the table yet it is the one it was planned with."""
+    at: datetime | None = await connection.fetchval(
+        """SELECT CASE WHEN s.since_version >= (p.data->>'version')::int THEN s.next_fire_at
+                       ELSE (p.data#>>'{plan,0,at}')::timestamptz END
+             FROM (SELECT data FROM events WHERE stream = 'task-' || $1::text AND data ? 'plan'
+                    ORDER BY version DESC LIMIT 1) AS p
+             LEFT JOIN schedules s ON s.task_id = $1::text::uuid AND s.index = 0""",
+        task_id,
+    )
+    return at

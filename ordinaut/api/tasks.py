@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 
 from ordinaut.api import openapi
 from ordinaut.api.bodies import flag_field, instant_field, parse_object, text_field
+from ordinaut.api.closing import append_and_close
 from ordinaut.api.door import Answer, Command, Direct, caller_of, command, door_of, query
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query, to_cursor
@@ -113,8 +114,12 @@ async def put_task(command: Command) -> Answer:
                 200, await public(command, shown) if shown else {"name": name, **definition.normalised()}
             )
         item = command.append(task_stream(task.id), task.stream_version, events)
+        ends = task.exists and "plan" in events[0].data
         try:
-            appended = await command.system.appender.append(item)
+            if ends:
+                appended = await append_and_close(command, task, item, "changed")
+            else:
+                appended = await command.system.appender.append(item)
         except VersionConflict:
             continue
         changed = after(task, item, appended)
@@ -182,8 +187,15 @@ async def get_task(request: Request) -> dict[str, Any]:
 async def retire_task(command: Command) -> Answer:
     """Take a task out of use. Its runs and its history stay; its name is free again."""
     name_or_id = command.request.path_params["name_or_id"]
-    task, position = await change_task(command, name_or_id, lambda task: decisions.retire(task, None))
-    return Answer(200, as_answer(task, None), position)
+    for _ in range(TRIES):
+        task = await load_task(command.door, command.space, name_or_id)
+        item = command.append(task_stream(task.id), task.stream_version, decisions.retire(task, None))
+        try:
+            appended = await append_and_close(command, task, item, "retired")
+        except VersionConflict:
+            continue
+        return Answer(200, as_answer(after(task, item, appended), None), appended.position)
+    raise contended(name_or_id)
 
 
 @router.post("/{name_or_id}/pause", openapi_extra=openapi.body({"reason": openapi.TEXT}))

@@ -1,0 +1,39 @@
+"""The last verdict of a schedule that ends, because its task is retired or given another one. Pure.
+
+Instants that came due and that no clock has decided yet would otherwise never be heard of again (I8).
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ordinaut.domain import ids
+from ordinaut.domain.events import NewEvent
+from ordinaut.domain.policy import CatchUp
+from ordinaut.domain.request import skip_occurrence
+from ordinaut.domain.schedules.catch_up import Skipped, plan_catch_up
+from ordinaut.domain.schedules.schedule import Schedule
+from ordinaut.domain.task import Task
+
+_TICK = timedelta(microseconds=1)
+_NOTHING_LATE = CatchUp("none")
+
+
+def last_verdict(
+    task: Task, rule: Schedule, index: int, due: datetime, now: datetime, reason: str
+) -> tuple[str, NewEvent]:
+    """The id of the run there will not be, and OccurrenceSkipped for all instants of `rule` from `due`
+    (itself one, and not after `now`) up to `now`. A paused task's instants are skipped as that."""
+    # Nothing is on time with a grace below zero: the plan is one range, counted within its bounds.
+    found = plan_catch_up(rule, due, now, _NOTHING_LATE, -_TICK).skipped or Skipped(due, due, 1)
+    first, last = (instant.astimezone(UTC).isoformat() for instant in (found.first, found.last))
+    cause = {
+        "kind": "schedule",
+        "at": first,
+        "index": index,
+        "lateness": max(0.0, round((now - found.first).total_seconds(), 3)),
+    }
+    extra: dict[str, Any] = {"schedule": index, "next": None, "from": first, "to": last, "count": found.count}
+    if found.count_capped:
+        extra["count_capped"] = True
+    why = "paused" if task.status == "paused" else reason
+    return ids.scheduled_run_id(task.id, found.first), skip_occurrence(task, cause, why, extra)
