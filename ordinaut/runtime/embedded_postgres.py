@@ -93,8 +93,7 @@ class EmbeddedPostgres:
             self._user,
         )
         try:
-            self._wait_until_ready(self._process)
-            if database not in self._psql("SELECT datname FROM pg_database").splitlines():
+            if database not in self._databases(self._process):
                 self._psql(f'CREATE DATABASE "{database}"')
         except BaseException:
             self.stop(immediate=True)
@@ -191,14 +190,14 @@ class EmbeddedPostgres:
             with main.open("a") as file:
                 file.write(_INCLUDE)
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def _databases(self, process: subprocess.Popen[bytes]) -> list[str]:
+        """The databases there are, as soon as the server answers."""
         deadline = time.monotonic() + _START_SECONDS
         while True:
             if process.poll() is not None:
                 raise ServerFailed(f"PostgreSQL ended while starting ({self.log}):\n{last_lines(self.log)}")
             try:
-                self._psql("SELECT 1")
-                return
+                return self._psql("SELECT datname FROM pg_database").splitlines()
             except subprocess.SubprocessError:
                 if time.monotonic() > deadline:
                     raise ServerFailed(
