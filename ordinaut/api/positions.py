@@ -10,11 +10,22 @@ from fastapi import Request
 
 from ordinaut.api.problems import BadRequest
 from ordinaut.domain.errors import Unavailable
+from ordinaut.log.append import Connection
 
 POSITION = "Ordinaut-Position"
 WAIT = "Ordinaut-Wait"
 MOST_SECONDS = 5.0
 EVERY_SECONDS = 0.01
+
+
+async def has_reached(connection: Connection, names: Collection[str], stream: str, version: int) -> bool:
+    """Whether all these projections hold what the log does up to this event."""
+    reached: bool | None = await connection.fetchval(
+        """SELECT position <= (SELECT min(position) FROM projection_checkpoints WHERE name = ANY ($3))
+             FROM events WHERE stream = $1 AND version = $2""",
+        stream, version, list(names),
+    )  # fmt: skip
+    return bool(reached)
 
 
 class Positions:

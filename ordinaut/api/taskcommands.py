@@ -13,6 +13,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from ordinaut.api.door import Command, Door, recorded
+from ordinaut.api.positions import has_reached
 from ordinaut.domain.definition import Definition, parse_definition
 from ordinaut.domain.errors import Invalid, NotFound, NotPossible, VersionConflict
 from ordinaut.domain.events import NewEvent
@@ -149,13 +150,24 @@ def next_instant(plan: Sequence[Mapping[str, Any]]) -> str | None:
 
 async def public(command: Command, task: Task, events: Sequence[NewEvent] = ()) -> dict[str, Any]:
     """The task as the API shows it. When it fires next is known from the `events` that were just decided,
-    else from the read table."""
+    else from the read tables, and from the rule where those have not come as far as the task has."""
     for event in events:
         if "plan" in event.data:
             return as_answer(task, next_instant(event.data["plan"]))
+    row = None
     async with command.system.pool.acquire() as connection:
-        row = await tasks_table.get_task(connection, task.space, task.id)
-    return as_answer(task, row["next_fire_at"] if row else None)
+        if await has_reached(connection, ("tasks", "schedules"), task_stream(task.id), task.stream_version):
+            row = await tasks_table.get_task(connection, task.space, task.id)
+    return as_answer(task, row["next_fire_at"] if row else next_by_rule(task, command.now))
+
+
+def next_by_rule(task: Task, now: datetime) -> str | None:
+    """When the task's schedule names an instant next, whatever the clock has planned."""
+    schedule = task.definition["schedule"]
+    if schedule is None or "on" in schedule:
+        return None
+    at = rule_of(schedule).next_after(now)
+    return at.isoformat() if at else None
 
 
 def as_answer(task: Task, next_fire_at: str | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ordinaut.api.taskcommands import (
     listen,
     load_task,
     looks_like_id,
+    next_by_rule,
     plan_of,
     public,
     read_definition,
@@ -178,7 +179,8 @@ async def get_task(request: Request) -> dict[str, Any]:
         found = await tasks_table.get_task(connection, space, id_of(space, name_or_id))
     if found is None:
         # In the log, maybe, and not in the read table yet.
-        return as_answer(await load_task(door, space, name_or_id), None)
+        task = await load_task(door, space, name_or_id)
+        return as_answer(task, next_by_rule(task, door.system.time.now()))
     return found
 
 

@@ -128,6 +128,20 @@ async def test_a_once_that_has_passed_meanwhile_stays_as_it_is(api: Served) -> N
     assert (await api.http.put("/v1/tasks/hello", json=task(schedule=other))).status_code == 422
 
 
+async def test_an_unchanged_task_tells_its_next_instant_however_far_behind_the_tables_are(
+    database_url: str, redis_url: str
+) -> None:
+    async with running_api(database_url, redis_url, projector=False) as api:
+        for rule in ({"cron": "0 3 1 1 *"}, {"cron": "0 4 1 1 *"}):
+            put = await api.http.put("/v1/tasks/hello", json=task(schedule=rule))
+            again = await api.http.put("/v1/tasks/hello", json=task(schedule=rule))
+            assert again.status_code == 200 and again.json() == put.json()
+            assert put.json()["next_fire_at"] is not None
+            assert (await api.http.get("/v1/tasks/hello")).json() == put.json()
+        paused = await api.http.post("/v1/tasks/hello/pause")
+        assert paused.json()["next_fire_at"] == put.json()["next_fire_at"], "as planned; it will be skipped"
+
+
 async def test_a_dry_run_checks_everything_and_changes_nothing(api: Served) -> None:
     well = await api.http.put("/v1/tasks/hello?dry_run=true", json={"pipeline": PIPELINE})
     assert well.status_code == 200 and well.json()["name"] == "hello"
