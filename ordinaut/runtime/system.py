@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import asyncpg
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from ordinaut.log.append import Appender
 from ordinaut.log.database import OUTAGE, create_pool
@@ -32,14 +32,22 @@ class System:
     tasks: Tasks
 
 
+REDIS_CONNECTIONS = 50
+"""How many connections to Redis a process opens at the most. However many steps want one, a command takes
+a millisecond, so they wait for each other; a pool that does not wait would fail them."""
+
+
 def create_redis(settings: Settings) -> Redis:
     """A client that answers or fails within seconds, so that nobody hangs on a Redis that is away."""
-    return Redis.from_url(
+    connections = BlockingConnectionPool.from_url(
         settings.redis_url,
+        max_connections=REDIS_CONNECTIONS,
+        timeout=settings.connect_seconds,
         socket_connect_timeout=settings.connect_seconds,
         socket_timeout=None,
         health_check_interval=15,
     )
+    return Redis.from_pool(connections)
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """stream.add against a real server of the Redis protocol."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ import structlog
 from redis.asyncio import Redis
 
 from ordinaut.domain.ids import new_id
+from ordinaut.runtime.settings import Settings
+from ordinaut.runtime.system import REDIS_CONNECTIONS, create_redis
 from ordinaut.work.tools import stream
 from ordinaut.work.tools.base import StepContext
 from ordinaut.work.tools.call import call_tool
@@ -106,3 +109,10 @@ async def test_a_redis_that_does_not_answer_may_be_tried_again(unused_tcp_port: 
         with pytest.raises(ToolError, match="XADD orders") as caught:
             await call_tool(stream.ADD, {"stream": "orders", "data": 1}, ctx, 30)
     assert caught.value.retryable is True
+
+
+async def test_more_steps_than_connections_wait_for_each_other(database_url: str, redis_url: str) -> None:
+    client = create_redis(Settings(database_url=database_url, redis_url=redis_url))
+    many = [client.xadd("many", {"data": str(number)}) for number in range(8 * REDIS_CONNECTIONS)]
+    assert len(set(await asyncio.gather(*many))) == len(many)
+    await client.aclose()
