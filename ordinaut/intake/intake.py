@@ -32,6 +32,9 @@ BATCH = 1000
 BLOCK_MS = 250
 """How long one read waits for entries; a new stream and the end of the process wait that long too."""
 
+HEAD_START_SECONDS = 0.001
+"""What a batch gets before the next one is asked for, so that asking does not delay its append."""
+
 HANGS_SECONDS = 15.0
 """A read that has not come back by then will not."""
 
@@ -132,6 +135,7 @@ class Intake:
             if entries:
                 # The next batch is read while this one is recorded; they are recorded one after another.
                 self._in_hand = asyncio.create_task(self._take_in(entries, stop), name="intake-batch")
+                await asyncio.wait([self._in_hand], timeout=HEAD_START_SECONDS)
 
     async def _settle(self) -> None:
         """Wait for the batch in hand; raises what became of it."""

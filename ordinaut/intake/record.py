@@ -10,7 +10,7 @@ import structlog
 from ordinaut.domain.errors import Unavailable, VersionConflict
 from ordinaut.intake.decide import Entry, decide, reject
 from ordinaut.intake.source import Source
-from ordinaut.log.append import Append, Appended
+from ordinaut.log.append import Append, Appended, Outcome
 from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.metrics import ENTRIES
 from ordinaut.runtime.system import System
@@ -52,7 +52,7 @@ class Recorder:
             decided = self._decide(waiting, sources)
             dead |= {append.stream: letter for _, append, letter in decided if letter is not None}
             waiting = []
-            outcomes = await self._append([append for _, append, _ in decided])
+            outcomes = await _answers(self._submit([append for _, append, _ in decided]))
             refused: list[tuple[Entry, Append, DeadLetter]] = []
             for (entry, append, letter), outcome in zip(decided, outcomes, strict=True):
                 if isinstance(outcome, Appended):
@@ -89,7 +89,8 @@ class Recorder:
         known = self._index.changes
         decided = self._decide(entries, sources)
         verdicts = [append for _, append, letter in decided if letter is None]
-        outcomes, _ = await asyncio.gather(self._append(verdicts), self._index.refresh())
+        appending = self._submit(verdicts)  # before the question is asked, so that it is sent first
+        outcomes, _ = await asyncio.gather(_answers(appending), self._index.refresh())
         matched = sum(isinstance(outcome, Appended) for outcome in outcomes)
         if self._index.changes != known:
             return matched, list(entries)
@@ -120,16 +121,8 @@ class Recorder:
                 decided.append((entry, append, letter))
         return decided
 
-    async def _append(self, appends: Sequence[Append]) -> list[Appended | VersionConflict | Exception]:
-        futures = [self._system.appender.submit(append) for append in appends]
-        outcomes: list[Appended | VersionConflict | Exception] = []
-        # One after another: most are answered with the first, and `gather` calls back for each.
-        for future in futures:
-            try:
-                outcomes.append(await future)
-            except Exception as error:
-                outcomes.append(error)
-        return outcomes
+    def _submit(self, appends: Sequence[Append]) -> "list[asyncio.Future[Outcome]]":
+        return [self._system.appender.submit(append) for append in appends]
 
     def _refusal(self, entry: Entry, append: Append, error: Exception) -> tuple[Append, DeadLetter]:
         task_id = append.events[0].data.get("task")
@@ -138,14 +131,25 @@ class Recorder:
         return reject(entry, f"it cannot be stored: {error}", space=append.space, task=task)
 
     async def _append_refusals(self, appends: Sequence[Append]) -> None:
-        for append, outcome in zip(appends, await self._append(appends), strict=True):
+        for append, outcome in zip(appends, await _answers(self._submit(appends)), strict=True):
             if isinstance(outcome, REFUSED):
                 logger.error("intake.rejection_refused", stream=append.stream, reason=str(outcome))
             elif isinstance(outcome, Exception) and not isinstance(outcome, VersionConflict):
                 raise outcome
 
 
-def _has_verdict(append: Append, outcome: Appended | VersionConflict | Exception) -> bool:
+async def _answers(appending: "Sequence[asyncio.Future[Outcome]]") -> list[Outcome | Exception]:
+    answers: list[Outcome | Exception] = []
+    # One after another: most are answered with the first, and `gather` calls back for each.
+    for future in appending:
+        try:
+            answers.append(await future)
+        except Exception as error:
+            answers.append(error)
+    return answers
+
+
+def _has_verdict(append: Append, outcome: Outcome | Exception) -> bool:
     """Whether the entry has its verdict now: this one, or (its own stream exists) that of another time."""
     if isinstance(outcome, VersionConflict):
         return outcome.stream == append.stream
