@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from ordinaut.log.append import Connection
-from projections.base import Projection
+from projections.base import Projection, fold_function
 from projections.projector import fold_range
 
 BATCH = 20_000
@@ -50,6 +50,7 @@ async def rebuild(
         async with connection.transaction():
             await connection.execute(f'SET LOCAL search_path = "{schema}", "{live}"')
             await connection.execute(projection.ddl)
+            await connection.execute(fold_function(projection))
         while True:
             head: int = await connection.fetchval("SELECT position FROM log_head")
             progress(position, head)
@@ -98,13 +99,15 @@ async def _swap(connection: Connection, projection: Projection, schema: str, liv
             )
         await connection.execute(f'DROP TABLE "{live}"."{name}"')
         await connection.execute(f'ALTER TABLE "{schema}"."{name}" SET SCHEMA "{live}"')
-        await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+        await connection.execute(f'DROP SCHEMA "{schema}" CASCADE; SET LOCAL search_path = "{live}"')
+        await connection.execute(fold_function(projection))
         await connection.execute(
-            "UPDATE projection_checkpoints SET position = $2, version = $3, updated_at = clock_timestamp()"
-            " WHERE name = $1",
+            "UPDATE projection_checkpoints SET position = $2, version = $3, synchronous = $4,"
+            " updated_at = clock_timestamp() WHERE name = $1",
             name,
             head,
             projection.version,
+            projection.synchronous,
         )
     return head
 

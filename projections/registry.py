@@ -57,7 +57,8 @@ async def ensure_tables(connection: Connection) -> list[str]:
                     projection.name, projection.version, projection.synchronous,
                 )  # fmt: skip
             elif version != projection.version:
+                # The fold that is there goes with the table that is there, until a rebuild brings both.
                 outdated.append(projection.name)
-            # As this program knows it, so that a rebuild by it makes the new table.
+                continue
             await connection.execute(fold_function(projection))
     return outdated

@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from ordinaut.domain.events import NewEvent
+from ordinaut.domain.ids import new_id
 from ordinaut.log.append import Append, Appender
 from ordinaut.log.database import connect, create_pool
 from ordinaut.log.wake import Notifications
 from ordinaut.runtime.migrate import migrate
+from projections.base import Fold
 from projections.projector import Projector, step
 from projections.rebuild import rebuild, status, verify
 from projections.registry import all_projections, ensure_tables
@@ -127,6 +130,36 @@ async def test_a_newer_definition_is_named_and_a_rebuild_brings_it_in(database_u
     assert await ensure_tables(connection) == ["runs"]
     await rebuild(connection, all_projections()["runs"])
     assert await ensure_tables(connection) == []
+    await connection.close()
+
+
+async def test_until_a_newer_definition_is_rebuilt_the_log_goes_on_with_the_old_one(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Appends fold due_work themselves: a fold that does not fit the table would stop them all."""
+    old = all_projections()["due_work"]
+    table = old.ddl.replace("leased_by ", "colour text NOT NULL DEFAULT 'red', leased_by ")
+    paint = Fold(frozenset({"RunRequested"}), "UPDATE due_work SET colour = 'blue'")
+    newer = replace(old, version=old.version + 1, ddl=table, folds=[*old.folds, paint])
+    monkeypatch.setattr("projections.registry.all_projections", lambda: {"due_work": newer})
+    connection, pool = await connect(database_url), await create_pool(database_url, size=2)
+    task = "01900000-0000-8000-8000-000000000000"
+    request = NewEvent("RunRequested", {"task": task, "priority": 5})
+
+    async def ask() -> None:
+        stream = f"run-{new_id()}"
+        await Appender(pool).append(Append(stream, 0, [request], "default", "test", stream))
+
+    await ask()
+    assert await ensure_tables(connection) == ["due_work"]
+    await ask()
+    assert await connection.fetchval("SELECT count(*) FROM due_work") == 2
+    await rebuild(connection, newer)
+    await ask()
+    assert [row[0] for row in await connection.fetch("SELECT colour FROM due_work")] == ["blue"] * 3
+    assert await ensure_tables(connection) == []
+    assert (await verify(connection, newer)).agrees
+    await pool.close()
     await connection.close()
 
 
