@@ -51,7 +51,8 @@ async def post_event(command: Command) -> Answer:
 async def _known_id(command: Command, stream: str, own_id: str) -> str:
     # An event's id begins with its time; the moment the sender's id was first seen is remembered where
     # Idempotency-Keys are, under a key no header can have (it has spaces).
-    name = f"event {stream} {own_id}"
+    # Nor may one pair of stream and id read like another: both may have spaces.
+    name = f"event {len(stream)} {stream} {own_id}"
     same = hashlib.sha256(name.encode()).digest()
     kept = await command.door.idempotency.begin(command.space, name, same, command.seed_ms)
     return ids.keyed_id(kept.seed_ms, command.space, name)

@@ -355,3 +355,15 @@ async def test_an_event_over_http_starts_the_tasks_that_listen(api: Served) -> N
     assert first.json() == again.json() and len(first.json()["runs"]) == 1
     run = (await api.http.get(f"/v1/runs/{first.json()['runs'][0]}")).json()
     assert run["input"] == {"order": 2} and run["cause"]["kind"] == "event"
+
+
+async def test_i7_an_event_is_known_by_its_stream_and_its_id_together(api: Served) -> None:
+    pairs = [("a b", "c"), ("a", "b c"), ("a b", "c"), ("1 a", "c"), ("1", "a c")]
+    answers = [
+        await api.http.post("/v1/events", json={"stream": stream, "id": id, "data": 1})
+        for stream, id in pairs
+    ]
+    assert {answer.status_code for answer in answers} == {202}
+    ids = {pair: answer.json()["id"] for pair, answer in zip(pairs, answers, strict=True)}
+    assert len(set(ids.values())) == len(set(pairs)) == 4
+    assert answers[0].json() == answers[2].json()
