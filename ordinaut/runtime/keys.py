@@ -34,7 +34,7 @@ REMEMBERED_SECONDS = 5.0
 """How long a looked-up key is believed; a revoked one stops working within this time."""
 REMEMBERED = 10_000
 
-_AGENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TRIES = 10
 
 # Effects of KeyIssued and KeyRevoked: the vault and the log change together or not at all.
@@ -119,8 +119,10 @@ async def issue_key(
     An agent may have several keys, so that one can be replaced without an interruption. Raises Invalid,
     and NotPossible when the key that was given is in use or was revoked.
     """
-    if not _AGENT.fullmatch(agent):
+    if not _NAME.fullmatch(agent):
         raise Invalid.at("/agent", f"{agent[:80]!r} is not a name for an agent", "such as deploy-bot")
+    if not _NAME.fullmatch(space):
+        raise Invalid.at("/space", f"{space[:80]!r} is not a name for a space", "such as default or team-a")
     if role not in ROLES:
         raise Invalid.at("/role", f"{role[:80]!r} is not a role", f"one of {', '.join(ROLES)}")
     key_id, plain = new_id(), key or PREFIX + secrets.token_urlsafe(24)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ordinaut.domain.errors import Invalid
 from ordinaut.runtime.keys import KeyInfo, ensure_admin_key, issue_key, list_keys, revoke_key
 from tests.support.api import KEY, PIPELINE, Served, running_api, task
 from tests.support.eventually import eventually
@@ -91,6 +92,14 @@ async def test_a_key_is_never_in_the_log_and_only_its_hash_in_the_database(api: 
         assert secret not in whole
     row = await api.system.pool.fetchrow("SELECT * FROM api_keys WHERE agent = 'bot'")
     assert key not in str(row) and row["hash"] == digest.digest()
+
+
+@pytest.mark.parametrize(("space", "agent"), [("a/b", "bot"), ("", "bot"), ("A", "bot"), ("a", "the bot")])
+async def test_a_key_is_for_a_space_and_an_agent_with_plain_names(
+    api: Served, space: str, agent: str
+) -> None:
+    with pytest.raises(Invalid, match="is not a name for"):
+        await issue_key(api.system, space=space, agent=agent, role="reader")
 
 
 async def test_the_first_admin_key_is_made_once(api: Served) -> None:
