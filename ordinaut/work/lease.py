@@ -21,12 +21,20 @@ from ordinaut.runtime.metrics import RUNS
 from ordinaut.runtime.system import System
 
 LEASE = "SELECT * FROM lease_due_work($1, $2, $3, $4)"
+# Both pass over rows that somebody holds (see renew_leases.sql): an append that is putting them right.
 RELEASE = """
 UPDATE due_work d SET leased_by = NULL, lease_until = NULL, run_at = coalesce(m.run_at, d.run_at)
   FROM unnest($2::uuid[], $3::timestamptz[]) AS m (run_id, run_at)
- WHERE d.run_id = m.run_id AND d.leased_by = $1
+  JOIN LATERAL (SELECT run_id FROM due_work
+                 WHERE run_id = m.run_id AND leased_by = $1 FOR UPDATE SKIP LOCKED) AS mine ON true
+ WHERE d.run_id = mine.run_id
 """
-DROP = "DELETE FROM due_work WHERE leased_by = $1 AND run_id = ANY($2::uuid[])"
+DROP = """
+DELETE FROM due_work d
+ USING (SELECT run_id FROM due_work
+         WHERE leased_by = $1 AND run_id = ANY($2::uuid[]) FOR UPDATE SKIP LOCKED) AS mine
+ WHERE d.run_id = mine.run_id
+"""
 
 _SQL = files("ordinaut.work")
 RENEW_LEASES = (_SQL / "renew_leases.sql").read_text()
