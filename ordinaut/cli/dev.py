@@ -7,7 +7,6 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from rich.console import Console
 from ordinaut.cli.apply import Item, carry_out, check_on_server, find_files, plan, read_items
 from ordinaut.cli.client import KEY_FILE, Client
 from ordinaut.cli.database import database
-from ordinaut.cli.dev_banner import banner
+from ordinaut.cli.dev_banner import Session, banner
 from ordinaut.cli.feed import Feed
 from ordinaut.cli.output import note, print_error
 from ordinaut.cli.schema import prepare
@@ -41,18 +40,6 @@ DEMO_STREAM = "orders"
 DEMO_ORDER = '{"id": 7, "amount": 120, "customer": "Ana"}'
 
 logger = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What one `ordinaut dev` works with. `new_key` says that the key was made just now."""
-
-    settings: Settings
-    directory: Path
-    api: str
-    key: str
-    new_key: bool
-    examples: bool
 
 
 def dev(port: int | None, data_dir: Path | None, *, ephemeral: bool, examples: bool) -> int:

@@ -2,8 +2,8 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -12,14 +12,24 @@ from rich.markup import escape
 from ordinaut.cli.client import KEY_FILE
 from ordinaut.cli.program import program, typed
 from ordinaut.runtime.logging import without_password
-
-if TYPE_CHECKING:
-    from ordinaut.cli.dev import Session
+from ordinaut.runtime.settings import Settings
 
 TRY_ORDER = """'{"id": 8, "amount": 250}'"""
 
 
-def banner(console: Console, session: "Session", examples: Sequence[str], *, demo: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What one `ordinaut dev` works with. `new_key` says that the key was made just now."""
+
+    settings: Settings
+    directory: Path
+    api: str
+    key: str
+    new_key: bool
+    examples: bool
+
+
+def banner(console: Console, session: Session, examples: Sequence[str], *, demo: bool) -> None:
     """Print it; the key itself only when it is new."""
     here, ordinaut = typed(session.directory), escape(program())
     default = session.settings.data_dir == Path(".ordinaut") and here == ".ordinaut"
