@@ -52,7 +52,7 @@ class Recorder:
             decided = self._decide(waiting, sources)
             dead |= {append.stream: letter for _, append, letter in decided if letter is not None}
             waiting = []
-            outcomes = await _answers(self._submit([append for _, append, _ in decided]))
+            outcomes = await self._system.appender.attempt_all([append for _, append, _ in decided])
             refused: list[tuple[Entry, Append, DeadLetter]] = []
             for (entry, append, letter), outcome in zip(decided, outcomes, strict=True):
                 if isinstance(outcome, Appended):
@@ -89,8 +89,9 @@ class Recorder:
         known = self._index.changes
         decided = self._decide(entries, sources)
         verdicts = [append for _, append, letter in decided if letter is None]
-        appending = self._submit(verdicts)  # before the question is asked, so that it is sent first
-        outcomes, _ = await asyncio.gather(_answers(appending), self._index.refresh())
+        # Queued before the question is asked, so that it is sent first.
+        appending = self._system.appender.attempt_all(verdicts)
+        outcomes, _ = await asyncio.gather(appending, self._index.refresh())
         matched = sum(isinstance(outcome, Appended) for outcome in outcomes)
         if self._index.changes != known:
             return matched, list(entries)
@@ -121,9 +122,6 @@ class Recorder:
                 decided.append((entry, append, letter))
         return decided
 
-    def _submit(self, appends: Sequence[Append]) -> "list[asyncio.Future[Outcome]]":
-        return [self._system.appender.submit(append) for append in appends]
-
     def _refusal(self, entry: Entry, append: Append, error: Exception) -> tuple[Append, DeadLetter]:
         task_id = append.events[0].data.get("task")
         listener = next((one for one in self._index.listening(entry.stream) if one.task.id == task_id), None)
@@ -131,22 +129,11 @@ class Recorder:
         return reject(entry, f"it cannot be stored: {error}", space=append.space, task=task)
 
     async def _append_refusals(self, appends: Sequence[Append]) -> None:
-        for append, outcome in zip(appends, await _answers(self._submit(appends)), strict=True):
+        for append, outcome in zip(appends, await self._system.appender.attempt_all(appends), strict=True):
             if isinstance(outcome, REFUSED):
                 logger.error("intake.rejection_refused", stream=append.stream, reason=str(outcome))
             elif isinstance(outcome, Exception) and not isinstance(outcome, VersionConflict):
                 raise outcome
-
-
-async def _answers(appending: "Sequence[asyncio.Future[Outcome]]") -> list[Outcome | Exception]:
-    answers: list[Outcome | Exception] = []
-    # One after another: most are answered with the first, and `gather` calls back for each.
-    for future in appending:
-        try:
-            answers.append(await future)
-        except Exception as error:
-            answers.append(error)
-    return answers
 
 
 def _has_verdict(append: Append, outcome: Outcome | Exception) -> bool:

@@ -7,7 +7,7 @@ goes into the next one, so batches grow with load and a lone append never waits 
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +24,9 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 APPEND = "SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 
 MAX_BATCH_EVENTS = 5000
+
+MAX_PART = 1000
+"""Appends of one caller that go into a batch together or not at all."""
 
 
 @dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
@@ -137,12 +140,16 @@ def _outcomes(appends: Sequence[Append], row: asyncpg.Record) -> list[Outcome]:
 
 @dataclass(slots=True)
 class _Waiting:
-    append: Append
-    future: "asyncio.Future[Outcome]"
+    """Appends of one caller that may go in one batch, and who waits for their outcomes, in order."""
+
+    appends: Sequence[Append]
+    written: set[str]
+    required: set[str]
+    future: "asyncio.Future[list[Outcome | Exception]]"
 
 
 class Appender:
-    """Group commit for one process: `submit` from anywhere, one batch in flight at a time."""
+    """Group commit for one process: append from anywhere, one batch in flight at a time."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -156,34 +163,50 @@ class Appender:
         the database did not say whether it was appended; trying the same again is then safe, because
         the expected version lets it in at most once.
         """
-        outcome = await self.submit(item)
-        if isinstance(outcome, VersionConflict):
-            raise outcome
-        return outcome
+        (outcome,) = await self.attempt_all([item])
+        if isinstance(outcome, Appended):
+            return outcome
+        raise outcome
 
-    def submit(self, item: Append) -> "asyncio.Future[Outcome]":
-        """Queue an append; the future gives `Appended` or (not raises) `VersionConflict`."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(item, future))
+    async def append_all(self, items: Sequence[Append]) -> list[Outcome]:
+        """Append many at once and wait for all; conflicts are among the outcomes, not raised."""
+        outcomes: list[Outcome] = []
+        for outcome in await self.attempt_all(items):
+            if not isinstance(outcome, Outcome):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
+
+    def attempt_all(self, items: Sequence[Append]) -> Awaitable[list[Outcome | Exception]]:
+        """The same, with whatever `append` would raise for an item in its place. They are queued now, not
+        when the answer is awaited."""
+        # Whole lists, because a future for each append would cost more than its place in the batch.
+        return _answers([self._submit(part) for part in _parts(items)])
+
+    def _submit(self, appends: Sequence[Append]) -> "asyncio.Future[list[Outcome | Exception]]":
+        future: asyncio.Future[list[Outcome | Exception]] = asyncio.get_running_loop().create_future()
+        written = {item.stream for item in appends}
+        required = {stream for item in appends for stream in _required(item)}
+        self._queue.append(_Waiting(appends, written, required, future))
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush(), name="group-commit")
         return future
-
-    async def append_all(self, items: Sequence[Append]) -> list[Outcome]:
-        """Queue many at once and wait for all; conflicts are among the outcomes, not raised."""
-        return list(await asyncio.gather(*[self.submit(item) for item in items]))
 
     async def _flush(self) -> None:
         try:
             while self._queue:
                 batch = self._take()
+                items = [item for waiting in batch for item in waiting.appends]
                 try:
-                    outcomes = await self._commit([waiting.append for waiting in batch])
+                    outcomes: Sequence[Outcome | Exception] = await self._commit(items)
                 except Exception as error:
-                    await self._one_by_one(batch, error)
-                else:
-                    for waiting, outcome in zip(batch, outcomes, strict=True):
-                        _answer(waiting.future, outcome)
+                    outcomes = await self._one_by_one(items, error)
+                first = 0
+                for waiting in batch:
+                    upto = first + len(waiting.appends)
+                    if not waiting.future.done():  # else who waited for it has gone away
+                        waiting.future.set_result(list(outcomes[first:upto]))
+                    first = upto
         finally:
             self._flusher = None
 
@@ -203,38 +226,31 @@ class Appender:
         events = 0
         while self._queue and events < MAX_BATCH_EVENTS:
             waiting = self._queue.popleft()
-            item = waiting.append
-            required = [stream for stream, version in item.requires.items() if version]
-            free = item.stream not in written and item.stream not in required_later
-            if not (free and written.isdisjoint(required)):
-                required_later.update(required)
-                written.add(item.stream)
+            free = written.isdisjoint(waiting.written) and required_later.isdisjoint(waiting.written)
+            if free and written.isdisjoint(waiting.required):
+                events += sum(len(item.events) for item in waiting.appends)
+                batch.append(waiting)
+            else:
+                required_later |= waiting.required
                 later.append(waiting)
-                continue
-            written.add(item.stream)
-            events += len(waiting.append.events)
-            batch.append(waiting)
+            written |= waiting.written
         self._queue.extendleft(reversed(later))
         return batch
 
-    async def _one_by_one(self, batch: list[_Waiting], error: Exception) -> None:
+    async def _one_by_one(self, items: list[Append], error: Exception) -> list[Outcome | Exception]:
         # What cannot be sent (a number JSON cannot hold) or is refused by the server (a value jsonb cannot
         # hold) fails the whole batch. Each is tried alone, so that one caller's bad data is not
         # everybody's. With the connection gone nobody knows whether the batch stands: those callers are
         # told so.
-        alone = len(batch) > 1 and not is_outage(error)
-        for waiting in batch:
-            if waiting.future.done():
-                continue
-            if not alone:
-                _answer(waiting.future, _told(error))
-                continue
+        if len(items) == 1 or is_outage(error):
+            return [_told(error)] * len(items)
+        outcomes: list[Outcome | Exception] = []
+        for item in items:
             try:
-                (outcome,) = await self._commit([waiting.append])
+                outcomes += await self._commit([item])
             except Exception as its_error:
-                _answer(waiting.future, _told(its_error))
-            else:
-                _answer(waiting.future, outcome)
+                outcomes.append(_told(its_error))
+        return outcomes
 
     async def _commit(self, items: list[Append]) -> list[Outcome]:
         """One transaction: effects, then the append. A conflict takes its effects back with it."""
@@ -272,13 +288,27 @@ async def _carry_out(items: Sequence[Append], connection: Connection) -> None:
         await connection.execute(sql, *[list(column) for column in zip(*arguments, strict=True)])
 
 
-def _answer(future: "asyncio.Future[Outcome]", answer: Outcome | Exception) -> None:
-    if future.done():  # who waited for it has gone away
-        return
-    if isinstance(answer, Exception) and not isinstance(answer, VersionConflict):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
+async def _answers(parts: Sequence["asyncio.Future[list[Outcome | Exception]]"]) -> list[Outcome | Exception]:
+    return [outcome for part in parts for outcome in await part]
+
+
+def _required(item: Append) -> list[str]:
+    """The streams that must be at a version other than 0 (see `Appender._take`)."""
+    return [stream for stream, version in item.requires.items() if version]
+
+
+def _parts(items: Sequence[Append]) -> Iterator[list[Append]]:
+    """The list, cut wherever an append must not be in one batch with those before it, or a batch is full."""
+    part: list[Append] = []
+    written: set[str] = set()
+    for item in items:
+        if len(part) >= MAX_PART or item.stream in written or not written.isdisjoint(_required(item)):
+            yield part
+            part, written = [], set()
+        part.append(item)
+        written.add(item.stream)
+    if part:
+        yield part
 
 
 def is_outage(error: BaseException) -> bool:

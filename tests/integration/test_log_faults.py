@@ -52,7 +52,7 @@ async def test_one_bad_append_of_a_batch_fails_alone(pool: asyncpg.Pool, other: 
         items = [one(f"good-{n}", round_) for n in range(4)]
         async with asyncio.timeout(10):
             outcomes = await asyncio.gather(
-                *map(appender.submit, [*items[:2], bad, *items[2:]]), return_exceptions=True
+                *map(appender.append, [*items[:2], bad, *items[2:]]), return_exceptions=True
             )
             refused = outcomes.pop(2)
             assert isinstance(refused, Exception), what
@@ -83,7 +83,8 @@ async def test_who_no_longer_waits_does_not_keep_the_others_waiting(
 ) -> None:
     appender = Appender(pool)
     async with asyncio.timeout(10):
-        futures = [appender.submit(item) for item in (one("a"), one("b", data={"t": "\u0000"}), one("c"))]
+        items = (one("a"), one("b", data={"t": "\u0000"}), one("c"))
+        futures = [asyncio.create_task(appender.append(item)) for item in items]
         async with other.transaction():
             await other.execute("SELECT 1 FROM log_head FOR UPDATE")
             await _waiting_for_the_head(other)
@@ -170,7 +171,7 @@ async def test_a_backend_killed_in_an_append_says_unavailable_and_trying_again_i
     appender, item = Appender(pool), one("s", effects=effects)
     async with other.transaction():
         await other.execute("SELECT 1 FROM log_head FOR UPDATE")
-        futures = [appender.submit(item), appender.submit(one("t"))]
+        futures = [asyncio.create_task(appender.append(each)) for each in (item, one("t"))]
         pid = await _waiting_for_the_head(other)
         await other.execute("SELECT pg_terminate_backend($1)", pid)
         for outcome in await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 10):

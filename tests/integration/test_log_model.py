@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -163,9 +164,10 @@ class LogMachine(RuleBasedStateMachine):
                     Append(item.stream, item.expected, item.events, item.space, item.actor, ""), outcome
                 )
 
-    @rule(batch=st.lists(wishes(True), min_size=1, max_size=6))
-    def submit_all_at_once(self, batch: list[Wish]) -> None:
-        """Group commit is one after the other, in the order of arrival, also for one stream."""
+    @rule(batch=st.lists(wishes(True), min_size=1, max_size=6), callers=st.sets(st.integers(1, 5)))
+    def append_all_at_once(self, batch: list[Wish], callers: set[int]) -> None:
+        """Group commit is one after the other, in the order of arrival, also for one stream and however
+        the appends are divided among callers."""
         written = {w.stream for w in batch}
         versions, items, foreseen = self.versions(), [], []
         for wish in batch:
@@ -185,7 +187,9 @@ class LogMachine(RuleBasedStateMachine):
 
         async def submit() -> list[Any]:
             appender = Appender(self.pool)
-            return await asyncio.gather(*map(appender.submit, items), return_exceptions=True)
+            shares = [items[start:end] for start, end in pairwise([0, *sorted(callers), len(items)])]
+            answers = await asyncio.gather(*map(appender.attempt_all, shares))
+            return [outcome for answer in answers for outcome in answer]
 
         outcomes = self.loop.run_until_complete(submit())
         for wish, item, conflict, outcome in zip(batch, items, foreseen, outcomes, strict=True):
