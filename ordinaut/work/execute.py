@@ -21,7 +21,7 @@ from ordinaut.log.read import read_stream
 from ordinaut.runtime.metrics import LEASES, STEP_SECONDS
 from ordinaut.runtime.system import System
 from ordinaut.work.record import LeaseLost, record
-from ordinaut.work.tools.base import Services, StepContext, Tool
+from ordinaut.work.tools.base import Services, StepContext
 from ordinaut.work.tools.call import call_immediate, call_tool
 from ordinaut.work.tools.errors import ToolError
 from ordinaut.work.tools.registry import Registry
@@ -45,39 +45,77 @@ class Workshop:
     draining: Draining
 
 
+@dataclass(slots=True)
+class _Begun:
+    """A step that began: which attempt it is, when that was, and what its tool is given."""
+
+    step: CompiledStep
+    attempt: int
+    at: datetime
+    given: Any = None
+
+
 class Execution:
-    """One run in this worker's hands. `carry_out` returns when the run ended, was put off or handed
-    back; it raises `LeaseLost` when it is not ours any more."""
+    """One run in this worker's hands.
+
+    First `advance`. When that has brought the run to its end, what is left is to record `pending`; else
+    `carry_out` does, once, what has to be waited for.
+    """
 
     def __init__(self, shop: Workshop, run: Run, definition: Definition) -> None:
         self._shop = shop
-        self._run = run
+        self.run = run
         self._definition = definition
+        self._remaining = pipeline.remaining_steps(definition, run)
+        self._begun: _Begun | None = None
+        self._over = False
         self._pending: list[NewEvent] = []
         self._last_output: Any = None
+        if run.steps:
+            for step in definition.steps:
+                known = run.steps.get(step.id)
+                if known is not None and known.state == "succeeded":
+                    self._last_output = known.output
 
     @cached_property
     def _log(self) -> FilteringBoundLogger:
-        run = self._run
+        run = self.run
         log: FilteringBoundLogger = structlog.get_logger(
             "ordinaut.work", run=run.id, task=run.task, correlation=run.correlation
         )
         return log
 
-    async def carry_out(self) -> None:
-        """Go through the remaining steps; the run's state tells how it was left."""
-        run = self._run
-        for step in self._definition.steps:
-            known = run.steps.get(step.id)
-            if known is not None and known.state == "succeeded":
-                self._last_output = known.output
-        for step in pipeline.remaining_steps(self._definition, run):
+    def advance(self) -> bool:
+        """Do the remaining steps up to the first that has to be waited for; says whether there is none,
+        and the run has ended or is put off."""
+        for step in self._remaining:
             if self._shop.draining.on:
+                return False
+            self._begun = self._begin(step)
+            if self._begun is not None:
+                return False
+            if self._over:
+                return True
+        self._pending.append(pipeline.run_succeeded(self.run, self._last_output))
+        return True
+
+    async def carry_out(self) -> None:
+        """Wait for the step that `advance` began, and go on until the run has ended or was put off or
+        handed back; its state tells which. Raises `LeaseLost` when it is not ours any more."""
+        while True:
+            begun, self._begun = self._begun, None
+            if begun is None:
                 await self.hand_back()
                 return
-            if not await self._do(step):
-                return
-        await self._record([pipeline.run_succeeded(run, self._last_output)])
+            await self._wait_for(begun)
+            if self._over or self.advance():
+                break
+        await self._record(self.pending())
+
+    def pending(self) -> list[NewEvent]:
+        """What is to be recorded, which from now on is the caller's to do."""
+        events, self._pending = self._pending, []
+        return events
 
     async def hand_back(self) -> None:
         """Give the run to whoever leases it next, without counting the attempt.
@@ -85,65 +123,82 @@ class Execution:
         Where this worker was stopped while it recorded something, that may stand in the log unseen: the
         run is then read again, and handed back behind it.
         """
+        if self.run.state != "running":
+            return
         try:
             await self._hand_back()
         except LeaseLost:
             async with self._shop.system.pool.acquire() as connection:
-                events = await read_stream(connection, run_stream(self._run.id))
+                events = await read_stream(connection, run_stream(self.run.id))
             if events[-1].actor != f"worker:{self._shop.worker}":
                 raise
-            self._run = fold(self._run.id, events)
-            if self._run.state != "running":
+            self.run = fold(self.run.id, events)
+            if self.run.state != "running":
                 return
             await self._hand_back()
         LEASES.labels("handed_back").inc()
         self._log.info("run.handed_back")
 
     async def _hand_back(self) -> None:
-        await self._record([hand_back(self._run, self._shop.system.time.now())])
+        await self._record([*self.pending(), hand_back(self.run, self._shop.system.time.now())])
 
-    async def _do(self, step: CompiledStep) -> bool:
-        """Do one step; says whether the run goes on."""
-        run, now = self._run, self._shop.system.time.now()
+    def _begin(self, step: CompiledStep) -> _Begun | None:
+        """Begin a step; one that need not be waited for is done at once, and None the answer."""
+        run, now = self.run, self._shop.system.time.now()
         seen = pipeline.scope(self._definition, run, now)
-        attempt = pipeline.step_attempt(run, step)
-        given: Any = None
-        tool: Tool | None = None
+        begun = _Begun(step, pipeline.step_attempt(run, step), now)
         try:
             if not pipeline.wanted(step, seen):
-                await self._note(pipeline.skipped(step))
-                return True
-            given = step.with_template.render(seen)
+                self._note(pipeline.skipped(step))
+                return None
+            begun.given = step.with_template.render(seen)
             tool = self._shop.registry.get(step.tool)
-            output = await self._call(tool, step, given, attempt, now)
+            if tool.immediate is None:
+                return begun
+            output = call_immediate(tool, begun.given)
         except (ExpressionError, NotFound, ToolError) as error:
-            return await self._failed(step, attempt, given, _failure(error), now)
-        finished = self._shop.system.time.now()
-        _step_seconds(step.tool, "succeeded").observe((finished - now).total_seconds())
-        event = pipeline.succeeded(step, attempt, given, output, now, finished)
+            self._failed(begun, _failure(error))
+        else:
+            # What an immediate tool gave is a pure function of what is in the log already: it goes into
+            # the next append.
+            self._succeeded(begun, output)
+        return None
+
+    async def _wait_for(self, begun: _Begun) -> None:
+        try:
+            output = await self._call(begun)
+        except (NotFound, ToolError) as error:
+            self._failed(begun, _failure(error))
+            return
+        self._succeeded(begun, output)
+        # On disk before the next step begins; the end of the run is recorded with its last step.
+        if begun.step is not self._definition.steps[-1]:
+            await self._record(self.pending())
+
+    def _succeeded(self, begun: _Begun, output: Any) -> None:
+        step, finished = begun.step, self._shop.system.time.now()
+        _step_seconds(step.tool, "succeeded").observe((finished - begun.at).total_seconds())
         self._last_output = output
-        # What an immediate tool gave is a pure function of what is in the log already: it goes into
-        # the next append. Anything else is on disk before the next step begins.
-        await self._note(event, flush=tool.immediate is None and not self._is_last(step))
-        return True
+        self._note(pipeline.succeeded(step, begun.attempt, begun.given, output, begun.at, finished))
 
-    def _is_last(self, step: CompiledStep) -> bool:
-        return step is self._definition.steps[-1]
+    def _note(self, event: NewEvent) -> None:
+        """Add an event to what the next append records, and let the next step see its output."""
+        self._pending.append(event)
+        self.run.steps[event.data["step"]] = step_record(event.type, event.data)
 
-    async def _call(self, tool: Tool, step: CompiledStep, given: Any, attempt: int, now: datetime) -> Any:
-        if tool.immediate is not None:
-            return call_immediate(tool, given)
-        run = self._run
-        left = (self._deadline() - now).total_seconds()
+    async def _call(self, begun: _Begun) -> Any:
+        run, step = self.run, begun.step
+        left = (self._deadline() - begun.at).total_seconds()
         if left <= 0:
             raise self._too_long()
         context = StepContext(
-            run.id, run.task, run.space, step.id, attempt, f"{run.id}/{step.id}", run.correlation,
+            run.id, run.task, run.space, step.id, begun.attempt, f"{run.id}/{step.id}", run.correlation,
             f"worker:{self._shop.worker}", reference(run_stream(run.id), run.stream_version), run.depth,
             run.simulate, self._shop.services, self._log,
         )  # fmt: skip
         try:
-            return await call_tool(tool, given, context, min(step.timeout_seconds, left))
+            tool = self._shop.registry.get(step.tool)
+            return await call_tool(tool, begun.given, context, min(step.timeout_seconds, left))
         except ToolError as error:
             # Told by the limit itself: another look at the time might fall just before the deadline.
             if left < step.timeout_seconds and (error.details or {}).get("timeout") == left:
@@ -158,32 +213,23 @@ class Execution:
         return self._definition.policy.timeout
 
     def _deadline(self) -> datetime:
-        assert self._run.timed_from is not None
-        return self._run.timed_from + timedelta(seconds=self._timeout)
+        assert self.run.timed_from is not None
+        return self.run.timed_from + timedelta(seconds=self._timeout)
 
-    async def _failed(
-        self, step: CompiledStep, attempt: int, given: Any, failure: Failure, began: datetime
-    ) -> bool:
-        finished = self._shop.system.time.now()
+    def _failed(self, begun: _Begun, failure: Failure) -> None:
+        step, finished = begun.step, self._shop.system.time.now()
         events, run_at = pipeline.failed(
-            self._run, step, attempt, given, failure, began, finished, random.random()
+            self.run, step, begun.attempt, begun.given, failure, begun.at, finished, random.random()
         )
-        _step_seconds(step.tool, "failed").observe((finished - began).total_seconds())
-        self._log.warning("step.failed", step=step.id, attempt=attempt, error=failure.message, retry=run_at)
-        await self._record(events)
-        return False
-
-    async def _note(self, event: NewEvent, *, flush: bool = False) -> None:
-        """Add an event to what the next append records, and let the next step see its output."""
-        self._pending.append(event)
-        if flush:
-            await self._record([])
-        else:
-            self._run.steps[event.data["step"]] = step_record(event.type, event.data)
+        _step_seconds(step.tool, "failed").observe((finished - begun.at).total_seconds())
+        self._log.warning(
+            "step.failed", step=step.id, attempt=begun.attempt, error=failure.message, retry=run_at
+        )
+        self._pending += events
+        self._over = True
 
     async def _record(self, events: list[NewEvent]) -> None:
-        everything, self._pending = [*self._pending, *events], []
-        await record(self._shop.system, self._shop.worker, self._run, everything)
+        await record(self._shop.system, self._shop.worker, self.run, events)
 
 
 @cache

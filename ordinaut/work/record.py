@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ordinaut.domain.errors import Unavailable, VersionConflict
 from ordinaut.domain.events import NewEvent, reference
 from ordinaut.domain.run import Run, run_stream
-from ordinaut.log.append import Append, Appended
+from ordinaut.log.append import Append, Appended, Outcome
 from ordinaut.log.database import OUTAGE
 from ordinaut.log.read import read_stream
 from ordinaut.runtime.system import System
@@ -26,30 +26,60 @@ async def record(system: System, worker: str, run: Run, events: Sequence[NewEven
     database is away it waits; where the answer to an append was lost, the log is asked whether it
     stands before anything is said again.
     """
-    item = Append(
-        run_stream(run.id),
+    (failure,) = await record_all(system, worker, [(run, events)])
+    if failure is not None:
+        raise failure
+
+
+async def record_all(
+    system: System, worker: str, said: Sequence[tuple[Run, Sequence[NewEvent]]]
+) -> list[BaseException | None]:
+    """`record` for several runs at once; answers with what it would raise for each, or None."""
+    items = [_append(worker, run, events) for run, events in said]
+    failures: list[BaseException | None] = [None] * len(items)
+    late: list[int] = []
+    for n, outcome in enumerate(outcomes := await system.appender.attempt_all(items)):
+        if isinstance(outcome, Appended):
+            apply(said[n][0], said[n][1], outcome)
+        else:
+            late.append(n)
+    if late:
+        insisting = [_insist(system, said[n][0], items[n], outcomes[n]) for n in late]
+        answers = await asyncio.gather(*insisting, return_exceptions=True)
+        for n, answer in zip(late, answers, strict=True):
+            failures[n] = answer
+    return failures
+
+
+def _append(worker: str, run: Run, events: Sequence[NewEvent]) -> Append:
+    stream = run_stream(run.id)
+    return Append(
+        stream,
         run.stream_version,
         events,
         run.space,
         f"worker:{worker}",
         run.correlation,
-        reference(run_stream(run.id), run.stream_version),
+        reference(stream, run.stream_version),
     )
+
+
+async def _insist(system: System, run: Run, item: Append, outcome: Outcome | Exception) -> None:
+    """Go on where the first try did not stand, until it is known to stand or never to (raises)."""
     in_doubt = False
-    while True:
-        try:
-            appended = await system.appender.append(item)
-        except VersionConflict as conflict:
-            if in_doubt and (mine := await _recorded(system, run, item)):
-                appended = mine
-            else:
-                raise LeaseLost(str(conflict)) from conflict
-        except Unavailable:
+    while not isinstance(outcome, Appended):
+        if isinstance(outcome, VersionConflict):
+            mine = await _recorded(system, run, item) if in_doubt else None
+            if mine is None:
+                raise LeaseLost(str(outcome)) from outcome
+            outcome = mine
+        elif isinstance(outcome, Unavailable):
             in_doubt = True
             await asyncio.sleep(RETRY_SECONDS)
-            continue
-        apply(run, events, appended)
-        return
+            (outcome,) = await system.appender.attempt_all([item])
+        else:
+            raise outcome
+    apply(run, item.events, outcome)
 
 
 async def _recorded(system: System, run: Run, item: Append) -> Appended | None:

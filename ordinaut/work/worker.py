@@ -4,6 +4,8 @@ import asyncio
 import os
 import secrets
 import socket
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +18,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 
+from ordinaut.domain.definition import Definition
 from ordinaut.domain.errors import Unavailable
 from ordinaut.domain.run import Run
 from ordinaut.log.database import OUTAGE, create_pool
@@ -25,7 +28,7 @@ from ordinaut.runtime.system import System
 from ordinaut.work.execute import Draining, Execution, Workshop
 from ordinaut.work.lease import NEXT_RUN_AT, RENEW_LEASES, lease_due_work
 from ordinaut.work.publisher import Publisher
-from ordinaut.work.record import LeaseLost
+from ordinaut.work.record import LeaseLost, record_all
 from ordinaut.work.tools.base import StepContext
 from ordinaut.work.tools.http import new_client
 from ordinaut.work.tools.registry import Registry
@@ -63,11 +66,14 @@ class StepServices:
         return await self._publisher.publish(stream, data, context)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Held:
-    """A run in this worker's hands."""
+    """A run in this worker's hands: the task that carries it out, shared with others of its lease as long
+    as there is nothing to wait for."""
 
+    run: Run
     task: "asyncio.Task[None]"
+    shared: bool = True
     execution: Execution | None = None
 
 
@@ -126,7 +132,8 @@ class Worker:
         self._let_go(run_id)
 
     def _let_go(self, run_id: str) -> None:
-        if held := self._held.pop(run_id, None):
+        # What a shared task goes on to record of it is refused: it is fenced by the stream's version (I4).
+        if (held := self._held.pop(run_id, None)) and not held.shared:
             held.task.cancel()
 
     def _room(self) -> int:
@@ -152,8 +159,9 @@ class Worker:
                 # A lease of our own that ran out (a stall, an outage) may have come back to us: what
                 # was begun under it does not count any more.
                 self._let_go(run.id)
-                task = asyncio.create_task(self._carry_out(shop, run), name=f"run-{run.id}")
-                self._held[run.id] = Held(task)
+            if leased.runs:
+                task = asyncio.create_task(self._carry_out(shop, leased.runs), name="runs")
+                self._held |= {run.id: Held(run, task) for run in leased.runs}
             return 0.0 if self._more_due else await self._until_next(poll)
         except (Unavailable, *OUTAGE) as error:
             logger.warning("worker.waits", error=str(error) or type(error).__name__)
@@ -167,35 +175,91 @@ class Worker:
             return poll
         return min(poll, max(0.0, (at - self._system.time.now()).total_seconds()) + 0.001)
 
-    async def _carry_out(self, shop: Workshop, run: Run) -> None:
-        told = {"run": run.id, "task": run.task, "correlation": run.correlation}
+    async def _carry_out(self, shop: Workshop, runs: Sequence[Run]) -> None:
+        """Carry out what was leased together: as far as it goes at once, and recorded at once; a run that
+        has to wait for something goes on on a task of its own."""
+        mine = asyncio.current_task()
+        held = [one for run in runs if (one := self._held.get(run.id)) and one.task is mine]
         try:
-            definition = await self._system.tasks.definition(run.task_id, run.task_version)
-            execution = Execution(shop, run, definition)
-            self._held[run.id].execution = execution
-            await execution.carry_out()
-            if run.ended and run.started_at and run.finished_at:
-                ended, seconds = _measures(run.state)
-                ended.inc()
-                seconds.observe((run.finished_at - run.started_at).total_seconds())
-        except LeaseLost as error:
-            LEASES.labels("lost").inc()
-            logger.info("run.lost", reason=str(error), **told)
+            definitions = await self._definitions(runs)
+            ended: list[Held] = []
+            for one in held:
+                if self._held.get(one.run.id) is not one:  # let go meanwhile
+                    continue
+                try:
+                    definition = definitions[one.run.task_id, one.run.task_version]
+                    if isinstance(definition, BaseException):
+                        raise definition
+                    one.execution = Execution(shop, one.run, definition)
+                    if one.execution.advance():
+                        ended.append(one)
+                    else:
+                        one.shared = False
+                        one.task = asyncio.create_task(self._wait_for(one), name=f"run-{one.run.id}")
+                except Exception as error:
+                    self._over(one, error)
+            said = [(one.run, one.execution.pending()) for one in ended if one.execution]
+            for one, failure in zip(ended, await record_all(shop.system, self.name, said), strict=True):
+                self._over(one, failure)
         except asyncio.CancelledError:
-            logger.info("run.let_go", **told)
+            logger.info("runs.let_go", runs=len(runs))
             raise
-        except OUTAGE as error:
-            logger.warning("run.interrupted", error=str(error) or type(error).__name__, **told)
-        except Exception:
-            # Left to its lease: it is tried again and parked in the end, with its attempts counted.
-            logger.exception("run.crashed", **told)
         finally:
-            held = self._held.get(run.id)
-            if held is not None and held.task is asyncio.current_task() and not self._draining.on:
-                del self._held[run.id]
-            # Where a concurrency limit was met, one of its key may go now.
-            if run.limited or (self._more_due and self._room()):
-                self._wake.set()
+            for one in held:
+                if one.shared and not self._draining.on:
+                    self._forget(one)
+            self._go_on(any(run.limited for run in runs))
+
+    async def _definitions(self, runs: Sequence[Run]) -> dict[tuple[str, int], Definition | BaseException]:
+        wanted = list({(run.task_id, run.task_version): None for run in runs})
+        tasks = self._system.tasks
+        found = await asyncio.gather(*[tasks.definition(*key) for key in wanted], return_exceptions=True)
+        return dict(zip(wanted, found, strict=True))
+
+    async def _wait_for(self, held: Held) -> None:
+        """Carry out the rest of a run that has to wait for something."""
+        assert held.execution is not None
+        try:
+            await held.execution.carry_out()
+        except asyncio.CancelledError:
+            logger.info("run.let_go", **_named(held.run))
+            if not self._draining.on:
+                self._forget(held)
+            raise
+        except Exception as error:
+            self._over(held, error)
+        else:
+            self._over(held, None)
+        finally:
+            self._go_on(held.run.limited)
+
+    def _over(self, held: Held, failure: BaseException | None) -> None:
+        """A run has ended, was put off, or is not ours to carry out: measure or tell it, and forget it."""
+        run = held.run
+        match failure:
+            case None:
+                if run.ended and run.started_at and run.finished_at:
+                    ended, seconds = _measures(run.state)
+                    ended.inc()
+                    seconds.observe((run.finished_at - run.started_at).total_seconds())
+            case LeaseLost():
+                LEASES.labels("lost").inc()
+                logger.info("run.lost", reason=str(failure), **_named(run))
+            case _ if isinstance(failure, OUTAGE):
+                logger.warning("run.interrupted", error=str(failure) or type(failure).__name__, **_named(run))
+            case _:
+                # Left to its lease: it is tried again and parked in the end, with its attempts counted.
+                logger.error("run.crashed", exc_info=failure, **_named(run))
+        self._forget(held)
+
+    def _forget(self, held: Held) -> None:
+        if self._held.get(held.run.id) is held:
+            del self._held[held.run.id]
+
+    def _go_on(self, limited: bool) -> None:
+        # Where a concurrency limit was met, one of its key may go now.
+        if limited or (self._more_due and self._room()):
+            self._wake.set()
 
     async def _heartbeat(self) -> None:
         """Renew the leases three times in their life; let go of runs that are not ours any more."""
@@ -223,13 +287,22 @@ class Worker:
         if not self._held:
             return
         logger.info("worker.draining", runs=len(self._held))
-        tasks = [held.task for held in self._held.values()]
-        _, slow = await asyncio.wait(tasks, timeout=self._system.settings.drain_seconds)
-        for task in slow:
+        # Again, as long as there is time: a lease that was just taken gives its runs tasks of their own.
+        deadline = time.monotonic() + self._system.settings.drain_seconds
+        while busy := {held.task for held in self._held.values() if not held.task.done()}:
+            await asyncio.wait(busy, timeout=max(0.0, deadline - time.monotonic()))
+            if time.monotonic() >= deadline:
+                break
+        unfinished = [held for held in self._held.values() if not held.task.done()]
+        for task in (stopped := {held.task for held in unfinished}):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for held in self._held.values():
-            if held.task in slow and held.execution is not None:
+        await asyncio.gather(*stopped, return_exceptions=True)
+        for held in unfinished:
+            if held.execution is not None:
                 with suppress(LeaseLost, *OUTAGE):
                     await held.execution.hand_back()
         self._held.clear()
+
+
+def _named(run: Run) -> dict[str, str]:
+    return {"run": run.id, "task": run.task, "correlation": run.correlation}
