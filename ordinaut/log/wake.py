@@ -47,13 +47,14 @@ class Notifications:
     """One LISTEN connection a process; hearers are called with the payload of each notification.
 
     After a reconnect every hearer is called once with an empty payload, because notifications may
-    have been missed.
+    have been missed. The log says once that the database cannot be reached, and once that it can again.
     """
 
     def __init__(self, database_url: str, connect_seconds: float = CONNECT_SECONDS) -> None:
         self._url = database_url
         self._connect_seconds = connect_seconds
         self._hearers: dict[str, list[Hearer]] = {channel: [] for channel in CHANNELS}
+        self._lost = False
 
     def hear(self, channel: str, hearer: Hearer) -> Callable[[], None]:
         """Call `hearer` at each notification on `channel`; the function returned ends that."""
@@ -70,7 +71,9 @@ class Notifications:
             try:
                 await self._listen(stop)
             except OUTAGE as error:
-                logger.warning("notifications.lost", error=str(error) or type(error).__name__)
+                if not self._lost:
+                    logger.warning("notifications.lost", error=str(error) or type(error).__name__)
+                self._lost = True
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.5)
 
@@ -81,6 +84,9 @@ class Notifications:
             connection.add_termination_listener(lambda _: lost.set())
             for channel in CHANNELS:
                 await connection.add_listener(channel, self._heard)
+            if self._lost:
+                logger.info("notifications.recovered")
+            self._lost = False
             for channel in CHANNELS:
                 self._dispatch(channel, "")
             ended = [asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]

@@ -89,6 +89,7 @@ class Worker:
         self._wake = Wake()
         self._draining = Draining()
         self._more_due = False
+        self._waits = False
         self._leases: asyncpg.Pool | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -153,6 +154,9 @@ class Worker:
         try:
             seconds = self._system.settings.lease_seconds
             leased = await lease_due_work(self._system, self.name, room, seconds, self._leases)
+            if self._waits:
+                logger.info("worker.recovered")
+            self._waits = False
             self._more_due = len(leased.runs) + leased.others >= room
             LEASES.labels("taken").inc(len(leased.runs))
             for run in leased.runs:
@@ -164,7 +168,9 @@ class Worker:
                 self._held |= {run.id: Held(run, task) for run in leased.runs}
             return 0.0 if self._more_due else await self._until_next(poll)
         except (Unavailable, *OUTAGE) as error:
-            logger.warning("worker.waits", error=str(error) or type(error).__name__)
+            if not self._waits:
+                logger.warning("worker.waits", error=str(error) or type(error).__name__)
+            self._waits = True
             return poll
 
     async def _until_next(self, poll: float) -> float:
