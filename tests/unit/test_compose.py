@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ordinaut.cli.serve import GRACE_SECONDS, ROLES
+from ordinaut.runtime.metrics import REGISTRY
 from ordinaut.runtime.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +97,21 @@ def test_the_data_directory_lies_in_the_volume_whatever_the_version_of_the_image
 def test_every_variable_handed_to_a_role_is_a_setting(services: dict[str, Any]) -> None:
     handed = {name for service in (*ROLES, "migrate") for name in services[service]["environment"]}
     assert handed - SETTINGS == set()
+
+
+def test_every_role_can_be_scraped_where_the_page_says(services: dict[str, Any]) -> None:
+    (example,) = re.findall(r"```yaml\n(scrape_configs:.*?)```", DEPLOYMENT, re.DOTALL)
+    (found,) = yaml.safe_load(example)["scrape_configs"][0]["dns_sd_configs"]
+    assert set(found["names"]) == set(ROLES)
+    ports = {services[role]["environment"]["ORDINAUT_METRICS_PORT"] for role in ROLES}
+    assert ports == {f"${{ORDINAUT_METRICS_PORT:-{found['port']}}}"}
+
+
+def test_every_metric_on_the_page_exists() -> None:
+    section = DEPLOYMENT.partition("## Metrics")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\bordinaut_[a-z_]+", section))
+    known = {sample for metric in REGISTRY.collect() for sample in (metric.name, f"{metric.name}_total")}
+    assert named - known == set()
 
 
 def test_the_image_runs_as_nobody_special_and_holds_no_embedded_servers() -> None:
