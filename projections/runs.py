@@ -83,24 +83,24 @@ SELECT stream, space, correlation, started_at, attempt, requested, requested_at,
           FROM ({GROUPED}) AS g) AS c
 """
 
-ADD = f"""
-INSERT INTO runs
-SELECT substr(stream, 5)::uuid, requested, space, (request->>'task')::uuid, request->>'name',
-       (request->>'task_version')::int, state, coalesce(attempt, 0), request->'cause', correlation,
-       coalesce((request->>'simulate')::boolean, false), request->'input', output, error,
-       requested_at, started_at, finished_at, state IN {TROUBLED}
-  FROM ({CHANGES}) AS c WHERE requested IS NOT NULL
-"""
-
-CHANGE = f"""
+# Those requested in this batch are new rows, the others change theirs; one grouping for both.
+FOLD = f"""
+WITH c AS MATERIALIZED ({CHANGES}),
+added AS (
+    INSERT INTO runs
+    SELECT substr(stream, 5)::uuid, requested, space, (request->>'task')::uuid, request->>'name',
+           (request->>'task_version')::int, state, coalesce(attempt, 0), request->'cause', correlation,
+           coalesce((request->>'simulate')::boolean, false), request->'input', output, error,
+           requested_at, started_at, finished_at, state IN {TROUBLED}
+      FROM c WHERE requested IS NOT NULL
+)
 UPDATE runs SET state = c.state, troubled = c.state IN {TROUBLED}, output = c.output,
        attempt = coalesce(c.attempt, runs.attempt),
        error = c.error, finished_at = c.finished_at, started_at = coalesce(runs.started_at, c.started_at)
-  FROM ({CHANGES}) AS c
- WHERE id = substr(c.stream, 5)::uuid AND c.requested IS NULL
+  FROM c WHERE id = substr(c.stream, 5)::uuid AND c.requested IS NULL
 """
 
-PROJECTION = Projection("runs", version=1, ddl=DDL, folds=[Fold(REQUESTS, ADD), Fold(MOVES, CHANGE)])
+PROJECTION = Projection("runs", version=1, ddl=DDL, folds=[Fold(REQUESTS | MOVES, FOLD)])
 
 
 def _iso(at: datetime | None) -> str | None:
