@@ -19,7 +19,7 @@ from benchmarks.servers import Servers
 from benchmarks.venvs import PEERS, ROOT
 
 PARTS = ("throughput", "latency", "post", "rebuild")
-ORDINAUT_JOBS = 50_000
+ORDINAUT_JOBS = 125_000
 PEER_TIMEOUT = 600.0
 
 

@@ -20,7 +20,7 @@ class Peer:
 
 
 PEERS = (
-    Peer("pgqueuer", "pgqueuer", ("pgqueuer[asyncpg]>=1.6", "uvloop"), 50_000),
+    Peer("pgqueuer", "pgqueuer", ("pgqueuer[asyncpg]>=1.6", "uvloop"), 125_000),
     Peer("taskiq", "taskiq (Redis Streams)", ("taskiq>=0.13", "taskiq-redis>=1.2", "uvloop"), 20_000),
     Peer("celery", "Celery (Redis)", ("celery[redis]>=5.7",), 10_000),
     Peer("procrastinate", "procrastinate", ("procrastinate>=3.10", "psycopg[binary,pool]"), 10_000),

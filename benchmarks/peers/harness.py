@@ -26,6 +26,9 @@ from typing import Any, ClassVar
 from benchmarks import measure
 
 WARM_UP = 2.0
+LOOK = 0.05
+"""Seconds between two looks at whether all is done: a look costs some systems a query, and takes from what
+is measured."""
 GIVE_UP = 300.0
 
 
@@ -81,7 +84,7 @@ async def settle(peer: Peer, tally: Path, expected: int, processes: list[subproc
         if time.monotonic() > deadline:
             ran = await peer.ran(tally)
             raise RuntimeError(f"{ran} of {expected} jobs had run after {GIVE_UP:.0f} s")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(LOOK)
     return time.monotonic()
 
 
