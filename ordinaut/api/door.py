@@ -23,6 +23,7 @@ from ordinaut.api.problems import BadRequest, problem, unexpected
 from ordinaut.domain import ids
 from ordinaut.domain.errors import OrdinautError
 from ordinaut.domain.events import SCHEMA_VERSION, Event, NewEvent
+from ordinaut.domain.tool_input import ToolInput, tool_inputs
 from ordinaut.log.append import Append, Appended
 from ordinaut.log.read import head
 from ordinaut.runtime.keys import Caller, Keys
@@ -54,10 +55,12 @@ class Door:
     idempotency: Idempotency = field(init=False)
     triggers: TriggerIndex = field(init=False)
     gauges: SystemGauges = field(init=False)
+    inputs: Mapping[str, ToolInput] | None = field(init=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         pool = self.system.pool
+        self.inputs = None if self.tools is None else tool_inputs(self.tools)
         self.keys = Keys(pool)
         self.positions = Positions(pool)
         self.idempotency = Idempotency(pool)

@@ -106,7 +106,7 @@ def read_definition(
     if name is not None and body.get("name", name) != name:
         raise Invalid.at("/name", f"the path names the task {name!r}", "leave `name` out, or write the same")
     document = body if name is None or "name" in body else {"name": name, **body}
-    definition = parse_definition(document, created_at=birth, known_tools=command.door.tools)
+    definition = parse_definition(document, created_at=birth, known_tools=command.door.inputs)
     if looks_like_id(definition.name):
         raise Invalid.at("/name", "a name must not look like an id (a UUID)", "a word for what the task does")
     return definition

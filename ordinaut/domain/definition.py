@@ -4,7 +4,7 @@
 `load_definition` is for what the log holds: it trusts, compiles on first use, and is quick.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,12 +14,14 @@ import orjson
 
 from ordinaut.domain.definition_checks import check_pipeline, check_trigger
 from ordinaut.domain.definition_model import OnModel, TaskModel, close_match, read_model
+from ordinaut.domain.definition_secrets import check_literals, secret_places
 from ordinaut.domain.durations import parse_duration
 from ordinaut.domain.errors import Fault, Invalid
 from ordinaut.domain.expressions import Expression, Template, compile_expression, compile_template
 from ordinaut.domain.jsonvalues import escape, faults_in
 from ordinaut.domain.policy import CatchUp, Concurrency, Policy, Retry
 from ordinaut.domain.schedules.spec import FIELDS, normalise_schedule
+from ordinaut.domain.tool_input import ToolInput
 
 MAX_BYTES = 256 * 1024
 """The largest definition, as compact JSON in UTF-8."""
@@ -29,7 +31,8 @@ _SCHEDULE_FIELDS = frozenset({"on", *(name for names in FIELDS.values() for name
 
 @dataclass(frozen=True, slots=True)
 class CompiledStep:
-    """A step, ready to run: its templates compiled, its timeout in seconds."""
+    """A step, ready to run: its templates compiled, its timeout in seconds. `secrets` are the places in
+    its `with` that name secrets: (JSON Pointer, name of the secret)."""
 
     id: str
     tool: str
@@ -39,6 +42,7 @@ class CompiledStep:
     retry: Retry
     timeout_seconds: float
     save_as: str | None
+    secrets: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,13 +114,13 @@ class Definition:
 
 
 def parse_definition(
-    document: Mapping[str, Any], *, created_at: datetime, known_tools: Collection[str] | None
+    document: Mapping[str, Any], *, created_at: datetime, known_tools: Mapping[str, ToolInput] | None
 ) -> Definition:
     """Read a definition that somebody sent.
 
     `created_at` (UTC) is the task's creation, from which schedules without a start begin.
-    `known_tools` are the names `tool.operation` there are; None leaves that unchecked. Raises Invalid
-    with every fault, in the order of the document.
+    `known_tools` says, by name, what the tools take that there are; None leaves that unchecked. Raises
+    Invalid with every fault, in the order of the document.
     """
     if not isinstance(document, Mapping):
         raise Invalid.at("", "a task definition is an object", "{name: …, pipeline: [{id: …, uses: …}]}")
@@ -129,6 +133,7 @@ def parse_definition(
     whole, shape_faults = read_model(TaskModel, body)
     faults += shape_faults
     faults += check_pipeline(body, known_tools)
+    faults += check_literals(sent)
     on_at = "/on" if "on" in sent and "schedule" not in sent else "/schedule/on"
     schedule, schedule_faults = _schedule(body.get("schedule"), created_at, on_at)
     faults += schedule_faults
@@ -195,12 +200,12 @@ def _seconds(duration: str) -> float:
 
 
 def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
-    retry, condition = step["retry"], step["if"]
+    retry, condition, given = step["retry"], step["if"], compile_template(step["with"])
     return CompiledStep(
         id=step["id"],
         tool=step["uses"],
         title=step["title"],
-        with_template=compile_template(step["with"]),
+        with_template=given,
         condition=None if condition is None else compile_expression(condition),
         retry=Retry(
             max_attempts=retry["max_attempts"],
@@ -211,6 +216,7 @@ def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
         ),
         timeout_seconds=_seconds(step["timeout"]),
         save_as=step["save_as"],
+        secrets=secret_places(given),
     )
 
 

@@ -4,15 +4,23 @@ They take the document as it was sent, whatever its shape, pass over what the mo
 and give every fault they find, so that a person mends a definition in one go.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ordinaut.domain.definition_model import close_match
+from ordinaut.domain.definition_secrets import ELSEWHERE, ROOT, check_names
 from ordinaut.domain.errors import Fault, Invalid
-from ordinaut.domain.expressions import Expression, ExpressionError, compile_expression, compile_template
+from ordinaut.domain.expressions import (
+    Expression,
+    ExpressionError,
+    Template,
+    compile_expression,
+    compile_template,
+)
+from ordinaut.domain.tool_input import ToolInput
 
 STEP_ROOTS = frozenset({"params", "input", "steps", "run", "now"})
-"""What `with` and `if` see."""
+"""What `if` sees; `with` sees `secrets` besides."""
 
 KEY_ROOTS = frozenset({"params", "input"})
 """What `policy.concurrency.key` sees."""
@@ -21,8 +29,9 @@ TRIGGER_ROOTS = frozenset({"data", "stream", "id", "time", "event"})
 """What `on.where` and `on.input` see; `event` holds the attributes of a CloudEvent."""
 
 
-def check_pipeline(document: Mapping[str, Any], known_tools: Collection[str] | None) -> list[Fault]:
-    """Step names used twice, tools nobody knows, expressions that are wrong or name nothing."""
+def check_pipeline(document: Mapping[str, Any], known_tools: Mapping[str, ToolInput] | None) -> list[Fault]:
+    """Step names used twice, tools nobody knows or that do not take what they are given, expressions that
+    are wrong or name nothing."""
     faults: list[Fault] = []
     params = document.get("params")
     scope = _Scope(STEP_ROOTS, set(params) if isinstance(params, dict) else set(), set())
@@ -35,18 +44,31 @@ def check_pipeline(document: Mapping[str, Any], known_tools: Collection[str] | N
                     Fault(f"{pointer}/{field}", f"{name!r} is used twice", f"first at {taken[name]}")
                 )
             taken.setdefault(name, f"{pointer}/{field}")
-        uses = step.get("uses")
-        # Without a dot it is no name of a tool at all, which the model has said already.
-        if isinstance(uses, str) and "." in uses and known_tools is not None and uses not in known_tools:
-            faults.append(
-                Fault(f"{pointer}/uses", f"there is no tool {uses!r}", close_match(uses, known_tools))
-            )
         scope.later = later
-        faults += check_template(step.get("with"), f"{pointer}/with", scope)
+        template, template_faults = _compiled(step.get("with"), f"{pointer}/with", scope, secrets=True)
+        faults += _check_tool(step, pointer, template, known_tools)
+        faults += template_faults
         faults += check_expression(step.get("if"), f"{pointer}/if", scope)
         scope.steps.update(_names(step).values())
     faults += _check_key(document, scope)
     return faults
+
+
+def _check_tool(
+    step: Mapping[str, Any],
+    pointer: str,
+    template: Template | None,
+    known_tools: Mapping[str, ToolInput] | None,
+) -> list[Fault]:
+    """Whether there is the step's tool, and takes what the step gives it, as far as that is known now."""
+    uses = step.get("uses")
+    # Without a dot it is no name of a tool at all, which the model has said already.
+    if not isinstance(uses, str) or "." not in uses or known_tools is None:
+        return []
+    tool = known_tools.get(uses)
+    if tool is None:
+        return [Fault(f"{pointer}/uses", f"there is no tool {uses!r}", close_match(uses, known_tools))]
+    return tool.faults(template, f"{pointer}/with") if template is not None else []
 
 
 def check_trigger(on: Any, pointer: str) -> list[Fault]:
@@ -78,24 +100,36 @@ def check_expression(text: Any, pointer: str, scope: _Scope) -> list[Fault]:
         expression = compile_expression(text)
     except ExpressionError as error:
         return [Fault(pointer, str(error))]
+    if ROOT in expression.roots:
+        return [Fault(pointer, *ELSEWHERE)]
     return list(_references(expression, pointer, scope))
 
 
 def check_template(value: Any, pointer: str, scope: _Scope) -> list[Fault]:
     """The faults of every `${…}` in a JSON value."""
+    return _compiled(value, pointer, scope)[1]
+
+
+def _compiled(
+    value: Any, pointer: str, scope: _Scope, *, secrets: bool = False
+) -> tuple[Template | None, list[Fault]]:
+    """The template, None when it is not one, and the faults of every `${…}` in it."""
     try:
-        template = compile_template(value)
+        template = compile_template({} if value is None else value)
     except Invalid as invalid:
-        return [fault.under(pointer) for fault in invalid.faults]
-    return [
+        return None, [fault.under(pointer) for fault in invalid.faults]
+    faults = [
         fault
         for place, expression in template.expressions
         for fault in _references(expression, pointer + place, scope)
     ]
+    return template, faults + [fault.under(pointer) for fault in check_names(template, allowed=secrets)]
 
 
 def _references(expression: Expression, pointer: str, scope: _Scope) -> Iterator[Fault]:
     for path in sorted(expression.references):
+        if path[0] == ROOT:
+            continue  # see definition_secrets
         named = f"{'.'.join(path[:2])!r} in {expression.text.strip()!r} names nothing"
         if path[0] not in scope.roots:
             yield Fault(

@@ -55,6 +55,16 @@ class Expression:
         """The names at the root that the expression uses."""
         return frozenset(path[0] for path in self.references)
 
+    @property
+    def path(self) -> Path | None:
+        """The path that the expression is, when it is nothing but names and dots."""
+        return self._path
+
+    @property
+    def takes_everything(self) -> bool:
+        """Whether it uses all there is at the root at once (`@`), without naming what of it."""
+        return jmespath_tree.takes_everything(self._tree)
+
     def evaluate(self, scope: Scope) -> Any:
         """The value of the expression on `scope` (a mapping of JSON values); null for what is not there.
 

@@ -91,10 +91,20 @@ def plain_path(tree: Node) -> Path | None:
 def references(tree: Node) -> frozenset[Path]:
     """The paths from the root that the expression names, each as far as it can be known; without those
     that another one goes through."""
-    found: set[Path] = set()
-    _use(tree, (), found)
+    found = _found(tree)
     passed = {path[:length] for path in found for length in range(len(path))}
     return frozenset(found - passed - {()})
+
+
+def takes_everything(tree: Node) -> bool:
+    """Whether the expression uses its whole input without naming a member, as `@` and `*` do."""
+    return () in _found(tree)
+
+
+def _found(tree: Node) -> set[Path]:
+    found: set[Path] = set()
+    _use(tree, (), found)
+    return found
 
 
 def _use(node: Node, context: Path | None, found: set[Path]) -> None:

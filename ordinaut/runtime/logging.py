@@ -1,7 +1,8 @@
 """Logs: structured, on stderr, one shape for our own lines and for those of the libraries.
 
 `configure_logging` is called once by each process. Secrets are taken out of every line on its way
-(invariant I11): values whose key sounds like a secret, passwords in URLs, bearer tokens and API keys.
+(invariant I11): values whose key sounds like a secret, passwords in URLs, bearer tokens, API keys, and
+the secrets that the step in whose course the line is written was given.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
+from ordinaut.runtime.secrets import hide_in_line
 from ordinaut.runtime.settings import Settings
 
 HIDDEN = "***"
@@ -101,7 +103,7 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, hide_in_line],
         )
     )
     logging.root.handlers[:] = [handler]

@@ -1,7 +1,8 @@
 """What can be set from outside, by environment variables that begin with ORDINAUT_.
 
 `load_settings()` is the door: it answers with a `Settings`, or with one `Invalid` that names every
-variable that is wrong. Nothing else in the program reads ORDINAUT_ variables.
+variable that is wrong. Nothing else in the program reads ORDINAUT_ variables, but for the secrets of
+tasks (ordinaut/runtime/secrets.py).
 """
 
 from pathlib import Path
@@ -61,6 +62,9 @@ class Settings(BaseSettings):
     )
     poll_seconds: float = Field(
         1.0, gt=0, description="Slow poll beneath every wake-up (seconds); a lost NOTIFY costs this much."
+    )
+    secrets_dir: Path | None = Field(
+        None, description="Directory with a file for each secret that tasks name; read by the workers."
     )
     drain_seconds: float = Field(
         25.0,

@@ -1,6 +1,7 @@
 """Carrying out one leased run, step by step, each recorded before the next begins."""
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, cached_property
@@ -16,11 +17,14 @@ from ordinaut.domain.errors import NotFound
 from ordinaut.domain.events import NewEvent, reference
 from ordinaut.domain.expressions import ExpressionError
 from ordinaut.domain.pipeline import Failure
+from ordinaut.domain.redact import NO_SECRETS, Blotter
 from ordinaut.domain.run import Run, fold, hand_back, run_stream, step_record
 from ordinaut.log.read import read_stream
 from ordinaut.runtime.metrics import LEASES, STEP_SECONDS
+from ordinaut.runtime.secrets import hidden_in_logs
 from ordinaut.runtime.system import System
 from ordinaut.work.record import LeaseLost, record
+from ordinaut.work.secrets import take_secrets, with_marks
 from ordinaut.work.tools.base import Services, StepContext
 from ordinaut.work.tools.call import call_immediate, call_tool
 from ordinaut.work.tools.errors import ToolError
@@ -47,12 +51,15 @@ class Workshop:
 
 @dataclass(slots=True)
 class _Begun:
-    """A step that began: which attempt it is, when that was, and what its tool is given."""
+    """A step that began: which attempt it is, when that was, what its tool is given, and what is recorded
+    of that: marks for secrets, which `blotter` finds wherever else they come up."""
 
     step: CompiledStep
     attempt: int
     at: datetime
     given: Any = None
+    shown: Any = None
+    blotter: Blotter = NO_SECRETS
 
 
 class Execution:
@@ -151,13 +158,18 @@ class Execution:
             if not pipeline.wanted(step, seen):
                 self._note(pipeline.skipped(step))
                 return None
-            begun.given = step.with_template.render(seen)
+            begun.given = begun.shown = step.with_template.render(with_marks(step, seen))
             tool = self._shop.registry.get(step.tool)
+            if step.secrets and not run.simulate:
+                secrets = take_secrets(step, tool, self._shop.system.settings.secrets_dir)
+                begun.blotter = Blotter(secrets.values())
+                begun.given = step.with_template.render({**seen, "secrets": secrets})
             if tool.immediate is None:
                 return begun
-            output = call_immediate(tool, begun.given)
+            with hidden_in_logs(begun.blotter):
+                output = call_immediate(tool, begun.given, self._marked(step))
         except (ExpressionError, NotFound, ToolError) as error:
-            self._failed(begun, _failure(error))
+            self._failed(begun, _failure(error, begun.blotter))
         else:
             # What an immediate tool gave is a pure function of what is in the log already: it goes into
             # the next append.
@@ -168,7 +180,7 @@ class Execution:
         try:
             output = await self._call(begun)
         except (NotFound, ToolError) as error:
-            self._failed(begun, _failure(error))
+            self._failed(begun, _failure(error, begun.blotter))
             return
         self._succeeded(begun, output)
         # On disk before the next step begins; the end of the run is recorded with its last step.
@@ -177,9 +189,10 @@ class Execution:
 
     def _succeeded(self, begun: _Begun, output: Any) -> None:
         step, finished = begun.step, self._shop.system.time.now()
+        output = begun.blotter.value(output)
         _step_seconds(step.tool, "succeeded").observe((finished - begun.at).total_seconds())
         self._last_output = output
-        self._note(pipeline.succeeded(step, begun.attempt, begun.given, output, begun.at, finished))
+        self._note(pipeline.succeeded(step, begun.attempt, begun.shown, output, begun.at, finished))
 
     def _note(self, event: NewEvent) -> None:
         """Add an event to what the next append records, and let the next step see its output."""
@@ -194,16 +207,20 @@ class Execution:
         context = StepContext(
             run.id, run.task, run.space, step.id, begun.attempt, f"{run.id}/{step.id}", run.correlation,
             f"worker:{self._shop.worker}", reference(run_stream(run.id), run.stream_version), run.depth,
-            run.simulate, self._shop.services, self._log,
+            run.simulate, self._shop.services, self._log, self._marked(step),
         )  # fmt: skip
         try:
             tool = self._shop.registry.get(step.tool)
-            return await call_tool(tool, begun.given, context, min(step.timeout_seconds, left))
+            with hidden_in_logs(begun.blotter):
+                return await call_tool(tool, begun.given, context, min(step.timeout_seconds, left))
         except ToolError as error:
             # Told by the limit itself: another look at the time might fall just before the deadline.
             if left < step.timeout_seconds and (error.details or {}).get("timeout") == left:
                 raise self._too_long() from error
             raise
+
+    def _marked(self, step: CompiledStep) -> Collection[str]:
+        return [place for place, _ in step.secrets] if self.run.simulate else ()
 
     def _too_long(self) -> ToolError:
         return ToolError(f"the run took longer than its timeout of {self._timeout:g} s", retryable=False)
@@ -219,7 +236,7 @@ class Execution:
     def _failed(self, begun: _Begun, failure: Failure) -> None:
         step, finished = begun.step, self._shop.system.time.now()
         events, run_at = pipeline.failed(
-            self.run, step, begun.attempt, begun.given, failure, begun.at, finished, random.random()
+            self.run, step, begun.attempt, begun.shown, failure, begun.at, finished, random.random()
         )
         _step_seconds(step.tool, "failed").observe((finished - begun.at).total_seconds())
         self._log.warning(
@@ -237,7 +254,9 @@ def _step_seconds(tool: str, outcome: str) -> Histogram:
     return STEP_SECONDS.labels(tool, outcome)
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception, blotter: Blotter) -> Failure:
+    message = blotter.error(str(error))
     if isinstance(error, ToolError):
-        return Failure(str(error), error.retryable, error.details or {}, error.retry_after)
-    return Failure(str(error), False, {})
+        details = blotter.value(error.details or {}, cut=True)
+        return Failure(message, error.retryable, details, error.retry_after)
+    return Failure(message, False, {})

@@ -25,6 +25,7 @@ from tests.support.servers import Servers, blocking, execute, with_database
 Result = TypeVar("Result")
 
 KEY = "ord_story_0123456789abcdef0123456789abcdef"
+DOOR_KEY = "a-key-that-opens-a-door"
 ROLES = ("api", "relay", "projector", "clock", "intake", "worker")
 ENDED = ("succeeded", "failed", "canceled", "parked")
 
@@ -131,6 +132,7 @@ def ordinaut(
         "ORDINAUT_DATABASE_URL": with_database(servers.database_url, name),
         "ORDINAUT_REDIS_URL": with_database(servers.redis_url, str(last)),
         "ORDINAUT_API_KEY": KEY,
+        "ORDINAUT_SECRET_DOOR_KEY": DOOR_KEY,
         "ORDINAUT_DATA_DIR": str(directory),
         "PYTHONPATH": os.pathsep.join(filter(None, [_package(directory), os.environ.get("PYTHONPATH")])),
     }

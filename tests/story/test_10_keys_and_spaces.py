@@ -2,7 +2,8 @@
 
 import httpx
 
-from tests.story.conftest import Story, as_json
+from tests.story.conftest import DOOR_KEY, Story, as_json
+from tests.story.service import Service
 
 SAY = [{"id": "say", "uses": "debug.echo", "with": "hello"}]
 
@@ -50,12 +51,19 @@ def test_the_log_knows_who_did_what_but_never_a_key(story: Story) -> None:
     assert key not in story.http.get("/v1/log", params={"limit": 500, "type": "KeyIssued"}).text
 
 
-def test_what_a_step_was_given_is_recorded_without_its_secrets(story: Story) -> None:
-    """A value under a name such as `authorization` or `password` is left out. But a definition is recorded
-    as it is written: a real secret has no place in it, let a tool of your own fetch it."""
-    given = {"user": "ana", "password": "correct horse"}
-    story.define(
-        "login", pipeline=[{"id": "log-in", "uses": "log.write", "with": {"message": "hi", "fields": given}}]
-    )
-    run = story.run("login")
-    assert run["steps"][0]["input"]["fields"] == {"user": "ana", "password": "[redacted]"}
+def test_a_task_names_its_secrets_and_only_the_workers_know_them(story: Story, service: Service) -> None:
+    """`${secrets.door_key}` is what the worker finds in `ORDINAUT_SECRET_DOOR_KEY`. The log has a mark."""
+    with_key = {"url": service.url, "json": {"user": "ana", "key": "${secrets.door_key}"}}
+    story.define("open", pipeline=[{"id": "knock", "uses": "http.post", "with": with_key}])
+    run = story.run("open")
+    assert service.asked[0].body == {"user": "ana", "key": DOOR_KEY}
+    assert run["steps"][0]["input"]["json"] == {"user": "ana", "key": "[redacted]"}
+    assert DOOR_KEY not in story.http.get("/v1/log", params={"limit": 500}).text
+
+
+def test_a_secret_is_never_written_into_a_task(story: Story) -> None:
+    """What goes under a name such as `password` or `authorization` must be named, not written."""
+    step = {"id": "log-in", "uses": "debug.echo", "with": {"user": "ana", "password": "correct horse"}}
+    refused = story.http.put("/v1/tasks/login", json={"pipeline": [step]})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/pipeline/0/with/password"

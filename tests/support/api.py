@@ -13,14 +13,12 @@ from ordinaut.api.server import Api
 from ordinaut.runtime.keys import ensure_admin_key
 from ordinaut.runtime.settings import Settings
 from ordinaut.runtime.system import System, open_system
+from ordinaut.work.tools.registry import BUILT_IN, Registry
 from projections.projector import Projector
 from projections.registry import all_projections
 
 KEY = "ord_test_0123456789abcdef0123456789abcdef"
-TOOLS = {
-    name: {"description": f"Does {name}.", "input_schema": {}, "output_schema": {}}
-    for name in ("debug.echo", "event.publish", "http.get", "http.post")
-}
+TOOLS = Registry(BUILT_IN).described()
 
 PIPELINE = [{"id": "say", "uses": "debug.echo", "with": {"text": "hello ${run.id}"}}]
 

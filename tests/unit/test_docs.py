@@ -23,9 +23,10 @@ from ordinaut.domain.definition_model import (
     TaskModel,
 )
 from ordinaut.domain.schedules.spec import FIELDS
+from ordinaut.domain.tool_input import tool_inputs
 from ordinaut.runtime.metrics import REGISTRY
 from ordinaut.work.tools.functions import from_function
-from ordinaut.work.tools.registry import BUILT_IN
+from ordinaut.work.tools.registry import BUILT_IN, Registry
 from projections.base import Projection
 from tests.support.processes import ROOT
 
@@ -58,8 +59,9 @@ def test_what_the_page_about_tasks_shows_is_good() -> None:
     (document,) = load_documents(blocks(TASKS, "yaml")[0])
     (trigger,) = load_documents(blocks(TASKS, "yaml")[1])
     step = {"id": "say", "uses": "debug.echo"}
+    tools = tool_inputs(Registry(BUILT_IN).described())
     for shown in (document.value, {"name": "example", "pipeline": [step], **trigger.value}):
-        parse_definition(shown, created_at=datetime.now(UTC), known_tools={tool.name for tool in BUILT_IN})
+        parse_definition(shown, created_at=datetime.now(UTC), known_tools=tools)
     defined: dict[str, Any] = {}
     for code in blocks(TASKS, "python"):
         exec(code, defined)

@@ -5,7 +5,7 @@ state of its own: everything it may touch outside comes with the step's context.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,6 +47,8 @@ class StepContext:
     (I9). What the step brings forth is recorded in the name of `actor` (the worker), with `causation`, the
     run's last event when the step began, as its cause (I10). `depth` says how many runs have caused each
     other up to this one. `simulate` means that nothing outside may be touched; `call_tool` sees to it.
+    `marked` are the places of the input (JSON Pointers) where a mark stands in for a secret; only simulated
+    runs have any.
     """
 
     run_id: str
@@ -62,6 +64,7 @@ class StepContext:
     simulate: bool
     services: Services
     log: FilteringBoundLogger
+    marked: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Tool:
     - `sample_output`: what a simulated run (`simulate: true`) gets instead of a call.
     - `immediate(input)`: for a pure function, which touches nothing outside and returns at once: it
       is then used instead of `call`, without a timeout around it, and in simulated runs too.
+    - `secrets`: whether its input may hold `${secrets.…}`; not for tools that record what they are given.
 
     Raises ValueError for a bad name or schema.
     """
@@ -85,6 +89,7 @@ class Tool:
     call: Callable[[Any, StepContext], Awaitable[Any]]
     sample_output: Any = None
     immediate: Callable[[Any], Any] | None = None
+    secrets: bool = True
     _check_input: Check | None = field(init=False, repr=False, compare=False)
     _check_output: Check | None = field(init=False, repr=False, compare=False)
 
@@ -94,12 +99,13 @@ class Tool:
         object.__setattr__(self, "_check_input", compile_schema(self.input_schema, "input"))
         object.__setattr__(self, "_check_output", compile_schema(self.output_schema, "output"))
 
-    def validate_input(self, value: Any) -> None:
-        """Raise `ToolFault`, naming the place, unless `value` is what the tool takes."""
+    def validate_input(self, value: Any, besides: Collection[str] = ()) -> None:
+        """Raise `ToolFault`, naming the place, unless `value` is what the tool takes; the places `besides`
+        (JSON Pointers) may hold anything."""
         if self._check_input is not None:
-            self._check_input(value)
+            self._check_input(value, besides)
 
     def validate_output(self, value: Any) -> None:
         """Raise `ToolFault`, naming the place, unless `value` is what the tool promises to give."""
         if self._check_output is not None:
-            self._check_output(value)
+            self._check_output(value, ())

@@ -6,15 +6,15 @@ Cancellation passes through untouched.
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import orjson
 
 from ordinaut.domain.errors import OrdinautError, Unavailable, VersionConflict
+from ordinaut.domain.schema_faults import pointer_to
 from ordinaut.work.tools.base import StepContext, Tool
 from ordinaut.work.tools.errors import ToolError, ToolFault
-from ordinaut.work.tools.schemas import pointer_to
 
 OUTPUT_LIMIT = 1024 * 1024
 """How large an output may be, in bytes of JSON: it is kept in the log for ever."""
@@ -32,8 +32,8 @@ async def call_tool(tool: Tool, rendered_input: Any, ctx: StepContext, timeout_s
     (`timeout_seconds` for the whole call) and for an error the tool did not foresee.
     """
     if tool.immediate is not None:
-        return call_immediate(tool, rendered_input)
-    tool.validate_input(rendered_input)
+        return call_immediate(tool, rendered_input, ctx.marked)
+    tool.validate_input(rendered_input, ctx.marked)
     if ctx.simulate:
         return plain_json(tool.sample_output)
     else:
@@ -43,10 +43,11 @@ async def call_tool(tool: Tool, rendered_input: Any, ctx: StepContext, timeout_s
     return output
 
 
-def call_immediate(tool: Tool, rendered_input: Any) -> Any:
-    """`call_tool` for a tool that is `immediate`: it needs no context, and there is nothing to wait for."""
+def call_immediate(tool: Tool, rendered_input: Any, marked: Collection[str] = ()) -> Any:
+    """`call_tool` for a tool that is `immediate`: of the context it needs what is `marked`, and there is
+    nothing to wait for."""
     assert tool.immediate is not None
-    tool.validate_input(rendered_input)
+    tool.validate_input(rendered_input, marked)
     output = plain_json(_call_immediate(tool, tool.immediate, rendered_input))
     tool.validate_output(output)
     return output

@@ -35,4 +35,5 @@ PUBLISH = Tool(
     },
     call=_publish,
     sample_output={"id": "00000000-0000-8000-8000-000000000000", "runs": []},
+    secrets=False,
 )

@@ -18,10 +18,10 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import PydanticSerializationError
 
+from ordinaut.domain.schema_faults import pointer_to
 from ordinaut.work.tools.base import StepContext, Tool
 from ordinaut.work.tools.errors import ToolFault
 from ordinaut.work.tools.samples import sample_of
-from ordinaut.work.tools.schemas import pointer_to
 
 Function = Callable[..., Any]
 

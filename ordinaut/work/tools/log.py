@@ -31,4 +31,5 @@ WRITE = Tool(
     output_schema={"type": "object", "additionalProperties": False},
     call=_write,
     sample_output={},
+    secrets=False,
 )

@@ -66,12 +66,14 @@ class Registry:
         raise NotFound(f"there is no tool {name!r}; {hint}")
 
     def described(self) -> dict[str, dict[str, Any]]:
-        """By name, what is public about each tool: `description`, `input_schema`, `output_schema`."""
+        """By name, what is public about each tool: `description`, `input_schema`, `output_schema`, and
+        whether it may be given `secrets`."""
         return {
             tool.name: {
                 "description": tool.description,
                 "input_schema": tool.input_schema,
                 "output_schema": tool.output_schema,
+                "secrets": tool.secrets,
             }
             for tool in self._tools.values()
         }

@@ -1,20 +1,16 @@
-"""JSON Schema (2020-12) for what tools take and give: compiled once, faults told with their place.
+"""JSON Schema (2020-12) for what tools take and give: compiled once, faults told with their place."""
 
-Messages name the place and what would be right, and never repeat the value itself: it may be a
-secret, and messages end up in the log (I11).
-"""
-
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError, best_match
-from referencing import Registry
+from jsonschema.exceptions import best_match
 from referencing.exceptions import Unresolvable
 
+from ordinaut.domain.schema_faults import pointer_to, schema_fault, schema_validator
 from ordinaut.work.tools.errors import ToolFault
 
-Check = Callable[[Any], None]
+Check = Callable[[Any, Collection[str]], None]
+"""Takes a value, and the places in it (JSON Pointers) where nothing is to be found wrong."""
 
 
 def compile_schema(schema: Any, place: str) -> Check | None:
@@ -25,95 +21,18 @@ def compile_schema(schema: Any, place: str) -> Check | None:
     """
     if schema is True or schema == {}:
         return None
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"not a JSON Schema (2020-12): {error.message}") from None
-    validator = Draft202012Validator(schema, registry=Registry())
+    validator = schema_validator(schema)
 
-    def check(value: Any) -> None:
+    def check(value: Any, besides: Collection[str] = ()) -> None:
         try:
-            error = best_match(validator.iter_errors(value))
+            errors = validator.iter_errors(value)
+            if besides:
+                errors = (one for one in errors if pointer_to(one.absolute_path) not in besides)
+            error = best_match(errors)
         except Unresolvable as missing:
             raise ToolFault("", f"the tool's schema refers to {missing.ref}", place=place) from None
         if error is not None:
-            raise _fault(error, place)
+            fault = schema_fault(error)
+            raise ToolFault(fault.pointer, fault.message, place=place, hint=fault.hint)
 
     return check
-
-
-def pointer_to(path: Iterable[str | int]) -> str:
-    """The JSON Pointer (RFC 6901) of a path of member names and indexes."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
-
-
-def _fault(error: ValidationError, place: str) -> ToolFault:
-    # A description on a choice ("give json or body") tells more than its deepest failed branch.
-    outer = error.parent
-    while isinstance(outer, ValidationError):
-        if isinstance(outer.schema, Mapping) and "description" in outer.schema:
-            error = outer
-        outer = outer.parent
-    path, message, hint = list(error.absolute_path), "", ""
-    rule, wanted, value = str(error.validator), error.validator_value, error.instance
-    if rule == "required" and isinstance(value, Mapping) and isinstance(wanted, list):
-        path.append(next(name for name in wanted if name not in value))
-        message = "is missing"
-    elif rule == "additionalProperties" and isinstance(value, Mapping) and wanted is False:
-        name, known = _unknown_member(error.schema, value)
-        path.append(name)
-        message, hint = "is not known here", f"known: {', '.join(known)}" if known else "nothing is"
-    else:
-        message = _sentence(rule, wanted, value)
-    if isinstance(error.schema, Mapping) and rule not in ("required", "additionalProperties", "type"):
-        hint = str(error.schema.get("description", ""))
-    return ToolFault(pointer_to(path), message, place=place, hint=hint)
-
-
-def _unknown_member(schema: Any, value: Mapping[str, Any]) -> tuple[str, list[str]]:
-    known = sorted(schema.get("properties", {}))
-    return next((name for name in value if name not in known), ""), known
-
-
-def _sentence(rule: str, wanted: Any, value: Any) -> str:
-    match rule:
-        case "type":
-            types = wanted if isinstance(wanted, list) else [wanted]
-            return f"must be {' or '.join(map(str, types))}, not {type_name(value)}"
-        case "enum":
-            return f"must be one of {', '.join(map(repr, wanted))}"
-        case "const":
-            return f"must be {wanted!r}"
-        case "pattern":
-            return f"does not match {wanted}"
-        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum" | "multipleOf":
-            return f"breaks {rule} {wanted}"
-        case "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties":
-            return f"has size {len(value)}, breaks {rule} {wanted}"
-        case "anyOf" | "oneOf":
-            return "fits none of the allowed forms, or more than one where one is allowed"
-        case "None":
-            return "nothing is allowed here"
-        case _:
-            return f"breaks the schema's {rule!r}"
-
-
-def type_name(value: Any) -> str:
-    """What JSON calls the type of `value`."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case Mapping():
-            return "object"
-        case list():
-            return "array"
-        case _:
-            return type(value).__name__

@@ -100,4 +100,5 @@ ADD = Tool(
     },
     call=_add,
     sample_output={"id": "0-1"},
+    secrets=False,
 )

@@ -13,11 +13,11 @@ from ordinaut.cli.yaml_source import load_documents
 from ordinaut.domain.definition import MAX_BYTES, Definition, load_definition, parse_definition
 from ordinaut.domain.errors import Fault, Invalid
 from ordinaut.domain.policy import CatchUp
+from ordinaut.domain.tool_input import tool_inputs
+from ordinaut.work.tools.registry import BUILT_IN, Registry
 
 CREATED = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
-TOOLS = frozenset(
-    {"http.get", "http.post", "http.request", "event.publish", "stream.add", "log.write", "debug.echo"}
-)
+TOOLS = tool_inputs(Registry(BUILT_IN).described())
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ordinaut.domain.schema_faults import pointer_to
 from ordinaut.work.tools.base import Tool
 from ordinaut.work.tools.errors import ToolError, ToolFault
 from ordinaut.work.tools.registry import BUILT_IN
 from ordinaut.work.tools.samples import sample_of
-from ordinaut.work.tools.schemas import pointer_to
 
 TOOLS = {tool.name: tool for tool in BUILT_IN}
 
