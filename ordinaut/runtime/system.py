@@ -38,7 +38,10 @@ a millisecond, so they wait for each other; a pool that does not wait would fail
 
 
 def create_redis(settings: Settings) -> Redis:
-    """A client that answers or fails within seconds, so that nobody hangs on a Redis that is away."""
+    """A client that answers or fails within seconds, so that nobody hangs on a Redis that is away.
+
+    Commands are never sent twice: who cannot bear a failure repeats them himself.
+    """
     connections = BlockingConnectionPool.from_url(
         settings.redis_url,
         max_connections=REDIS_CONNECTIONS,
@@ -46,6 +49,9 @@ def create_redis(settings: Settings) -> Redis:
         socket_connect_timeout=settings.connect_seconds,
         socket_timeout=None,
         health_check_interval=15,
+        # With version 3 redis-py 8.1.0 hands out connections that the server has closed, and after a
+        # restart of Redis one command fails for each of them.
+        protocol=2,
     )
     return Redis.from_pool(connections)
 
