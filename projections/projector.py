@@ -78,6 +78,7 @@ class Projector:
         self.positions: dict[str, int] = {}
         self.lags: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
+        self._waiting: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the log until told to stop."""
@@ -94,7 +95,9 @@ class Projector:
                     await self._keep_up(projection, wake, stop)
                 except (LookupError, *OUTAGE) as error:
                     reason = str(error) or type(error).__name__
-                    logger.warning("projection.waits", projection=projection.name, error=reason)
+                    if projection.name not in self._waiting:
+                        logger.warning("projection.waits", projection=projection.name, error=reason)
+                    self._waiting.add(projection.name)
                     await wake.wait(self._poll_seconds)
         finally:
             unhear()
@@ -117,6 +120,9 @@ class Projector:
             while not stop.is_set():
                 began = time.monotonic()
                 done = await step(connection, projection)
+                if projection.name in self._waiting:
+                    logger.info("projection.recovered", projection=projection.name)
+                    self._waiting.remove(projection.name)
                 self.seconds[projection.name] = time.monotonic() - began
                 self.positions[projection.name] = done.position
                 self.lags[projection.name] = done.head - done.position
