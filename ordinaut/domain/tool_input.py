@@ -55,7 +55,9 @@ class ToolInput:
             if name not in known and closed and not any(re.search(pattern, name) for pattern in others):
                 yield Fault(place, f"{self._name} takes no {name!r}", close_match(name, known))
             elif name in known and escape(name) not in filled:
-                yield from self._judge(known[name], compile_template(value).value, place)
+                # A template without expressions holds its values as they will be; others as they are written.
+                literal = compile_template(value).value if filled else value
+                yield from self._judge(known[name], literal, place)
         for name in self._schema.get("required", ()):
             if name not in given:
                 yield Fault(f"/{escape(name)}", f"{self._name} needs {name!r}, which is missing")

@@ -7,7 +7,7 @@ read when a step needs them, so a file that is replaced counts from the next ste
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,16 @@ def _content(name: str, file: Path) -> str:
     return content.decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
 
 
-@contextmanager
-def hidden_in_logs(blotter: Blotter) -> Iterator[None]:
+def hidden_in_logs(blotter: Blotter) -> AbstractContextManager[None]:
     """While the block runs, in its task and the threads it starts, no log line holds these secrets."""
-    if not blotter:
-        yield
-        return
+    return _hiding(blotter) if blotter else _HIDING_NOTHING
+
+
+_HIDING_NOTHING = nullcontext()
+
+
+@contextmanager
+def _hiding(blotter: Blotter) -> Iterator[None]:
     token = _in_use.set(blotter)
     try:
         yield

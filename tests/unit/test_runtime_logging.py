@@ -6,13 +6,16 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 
+import anyio.to_thread
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ordinaut.domain.errors import Invalid
+from ordinaut.domain.redact import MARK, Blotter
 from ordinaut.runtime.logging import configure_logging, redact, without_password
+from ordinaut.runtime.secrets import hidden_in_logs
 from ordinaut.runtime.settings import Settings, load_settings
 
 SECRET = "hunter2hunter2"
@@ -64,6 +67,16 @@ def test_i11_no_secret_enters_a_log_line(json_logs: Lines) -> None:
     assert len(lines) == 5
     assert SECRET not in json.dumps(lines)
     assert "cannot reach redis://:***@cache" in lines[-1]["exception"]
+
+
+async def test_i11_what_a_step_says_of_its_secrets_is_hidden(json_logs: Lines) -> None:
+    with hidden_in_logs(Blotter(['correct "horse"'])):
+        structlog.get_logger().info("says", it='correct "horse"')
+        await anyio.to_thread.run_sync(logging.getLogger("library").error, 'correct "horse"')
+    structlog.get_logger().info('correct "horse"')
+    inside, library, outside = json_logs()
+    assert (inside["it"], library["event"]) == (MARK, MARK)
+    assert outside["event"] == 'correct "horse"'  # only while it is in use does anybody know it
 
 
 @given(st.text("abcdefXYZ0189!$%^&*()_+-=:", min_size=6, max_size=20))

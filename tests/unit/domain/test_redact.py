@@ -1,12 +1,14 @@
 """What a step was given is recorded without its secrets (I11)."""
 
+import json
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordinaut.domain.redact import MARK, SECRET_NAMES, is_secret_name, redacted
+from ordinaut.domain.redact import MARK, SECRET_NAMES, SHORTEST, Blotter, is_secret_name, redacted
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,31 @@ def test_nothing_under_a_secret_name_is_left(value: Any) -> None:
 def test_what_holds_no_secret_is_the_same_object(value: Any) -> None:
     if not leaks(value) and redacted(value) == value:
         assert redacted(value) is value
+
+
+secrets = st.text(min_size=SHORTEST, max_size=20).filter(lambda secret: secret not in MARK)
+around = st.text("xyz", max_size=5)
+
+
+@given(secrets, around, around)
+def test_nothing_is_left_of_a_secret_wherever_it_stands(secret: str, before: str, after: str) -> None:
+    ways = [secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]]
+    texts = [before + way + after for way in ways]
+    value = {"a": texts, texts[0]: {"b": texts[1]}, "n": None, "yes": True}
+    clean = [before + MARK + after] * 4
+    assert Blotter([secret]).value(value) == {"a": clean, clean[0]: {"b": clean[1]}, "n": None, "yes": True}
+
+
+@given(secrets.filter(lambda secret: secret.isalnum() and secret.isascii()), st.integers(4, 5))
+def test_the_beginning_of_a_secret_at_the_end_of_an_error_goes_too(secret: str, length: int) -> None:
+    assert Blotter([secret]).error(f"cut: {secret[:length]}") == f"cut: {MARK}"
+
+
+def test_a_secret_that_holds_another_leaves_nothing() -> None:
+    assert Blotter(["secret", "my secret is long"]).text("so: my secret is long.") == f"so: {MARK}."
+
+
+def test_a_number_that_is_a_secret_is_found_and_a_short_one_is_not_looked_for() -> None:
+    blotter = Blotter(["123456", "7890"])
+    assert blotter.value([123456, 1234567, 7890, "7890", True]) == [MARK, 1234567, 7890, "7890", True]
+    assert not Blotter(["7890"])
