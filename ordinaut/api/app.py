@@ -12,6 +12,7 @@ from ordinaut.api import events, health, log, openapi, projections, runs, schedu
 from ordinaut.api import tools as tool_list
 from ordinaut.api.auth import Authenticate
 from ordinaut.api.door import Door, Trouble
+from ordinaut.api.head import Head
 from ordinaut.api.problems import Observe, add_handlers
 from ordinaut.runtime.system import System
 
@@ -57,6 +58,7 @@ def create_app(
         return HTMLResponse(page, headers={"Content-Security-Policy": DOCS_POLICY})
 
     # The one added last is the outermost.
+    app.add_middleware(Head)
     app.add_middleware(Authenticate, keys=door.keys)
     app.add_middleware(Observe)
     return app

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,17 @@ from ordinaut.domain.jsonvalues import escape, faults_in
 
 _TOO_DEEP = "the body is nested too deeply, or has a number of thousands of digits"
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        twice = Counter(name for name, _ in members).most_common(1)[0][0]
+        raise Invalid.at("", f"the key {twice[:60]!r} stands twice in one object", "leave one of them out")
+    return found
+
+
+_KEYS_ONCE = json.JSONDecoder(object_pairs_hook=_once)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -44,11 +56,15 @@ def parse_json(raw: bytes, *, check: bool = True) -> Any:
     """The JSON value in a body (UTF-8), and unless `check` is false (somebody else does) storable.
 
     Raises `BadRequest` with line and column, `Invalid` for what JSON allows and the log cannot hold
-    (NUL characters, halves of surrogate pairs, integers beyond 64 bits, deep nesting).
+    (NUL characters, halves of surrogate pairs, integers beyond 64 bits, deep nesting), and for a key that
+    an object has twice (RFC 8259, section 4: what that means is anybody's guess).
     """
     try:
         # orjson reads integers beyond 64 bits as floats, which would lose digits without a word.
-        value = json.loads(raw) if _LONG_NUMBER.search(raw) else orjson.loads(raw)
+        value = None if _LONG_NUMBER.search(raw) else orjson.loads(raw)
+        # It takes the last of two equal keys; to see both, the text is read once more.
+        read_again = _KEYS_ONCE.decode(raw.decode())
+        value = read_again if value is None else value
     except UnicodeDecodeError as error:
         raise BadRequest(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except json.JSONDecodeError as error:  # orjson's is one, too

@@ -129,7 +129,8 @@ def _allowed(request: Request) -> list[str]:
     """The methods of all routes of the path; the router names those of the first one (RFC 9110, 10.2.1)."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for route in fitting for method in route.methods or ()})
+    methods = {method for route in fitting for method in route.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def _known_error(_request: Request, error: Exception) -> Response:

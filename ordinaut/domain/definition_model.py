@@ -209,6 +209,8 @@ def _fault(model: type[_Model], error: ErrorDetails, prefix: str) -> Fault:
             )
         case "literal_error":
             return Fault(pointer, f"{_shown(error['input'])} is not allowed here", f"{context['expected']}")
+        case "too_short" if place == ["pipeline"]:
+            return Fault(pointer, "a pipeline has at least one step", "[{id: …, uses: tool.operation}]")
     if needed := _NEEDED.get(error["type"]):
         return Fault(pointer, f"{_shown(error['input'])} is not allowed here", needed)
     message = error["msg"][:1].lower() + error["msg"][1:]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonschema.exceptions import best_match
+from jsonschema.protocols import Validator
 from referencing.exceptions import Unresolvable
 
 from ordinaut.domain.definition_model import close_match
@@ -33,6 +34,11 @@ class ToolInput:
         self._secrets = secrets
         self._schema: Mapping[str, Any] = schema if isinstance(schema, Mapping) else {}
         self._validator = schema_validator(schema) if schema not in ({}, True) else None
+        # Made once: it takes longer than to validate with them.
+        self._known: dict[str, Validator] = {}
+        if self._validator is not None:
+            for member, inner in self._schema.get("properties", {}).items():
+                self._known[member] = self._validator.evolve(schema=inner)
 
     def faults(self, given: Template, pointer: str) -> list[Fault]:
         """What is certainly wrong with a `with`, with pointers below `pointer`."""
@@ -42,12 +48,12 @@ class ToolInput:
             if isinstance(given.value, dict):
                 faults += self._members(given.value, filled)
             elif not given.expressions:
-                faults += self._judge(self._validator.schema, given.value, "")
+                faults += _judge(self._validator, given.value, "")
         return [fault.under(pointer) for fault in faults]
 
     def _members(self, given: Mapping[str, Any], filled: set[str]) -> Iterator[Fault]:
         """`filled` are the (escaped) names of the members that hold a `${…}`."""
-        known = self._schema.get("properties", {})
+        known = self._known
         others = self._schema.get("patternProperties", {})
         closed = self._schema.get("additionalProperties") is False
         for name, value in given.items():
@@ -57,18 +63,18 @@ class ToolInput:
             elif name in known and escape(name) not in filled:
                 # A template without expressions holds its values as they will be; others as they are written.
                 literal = compile_template(value).value if filled else value
-                yield from self._judge(known[name], literal, place)
+                yield from _judge(known[name], literal, place)
         for name in self._schema.get("required", ()):
             if name not in given:
                 yield Fault(f"/{escape(name)}", f"{self._name} needs {name!r}, which is missing")
 
-    def _judge(self, schema: Any, value: Any, place: str) -> list[Fault]:
-        assert self._validator is not None
-        try:
-            error = best_match(self._validator.evolve(schema=schema).iter_errors(value))
-        except Unresolvable:
-            return []  # told when the step runs; whoever defines the task cannot mend the tool
-        return [] if error is None else [schema_fault(error).under(place)]
+
+def _judge(validator: Validator, value: Any, place: str) -> list[Fault]:
+    try:
+        error = best_match(validator.iter_errors(value))
+    except Unresolvable:
+        return []  # told when the step runs; whoever defines the task cannot mend the tool
+    return [] if error is None else [schema_fault(error).under(place)]
 
 
 def tool_inputs(described: Mapping[str, Mapping[str, Any]]) -> dict[str, ToolInput]:

@@ -292,9 +292,39 @@ async def test_what_is_not_there_is_a_problem_too(api: Served) -> None:
         problem(await api.http.get(path), 404)
     wrong = await api.http.patch("/v1/tasks")
     told = problem(wrong, 405)
-    assert wrong.headers["allow"] == "GET, POST" and told["detail"].endswith("allowed: GET, POST")
+    assert wrong.headers["allow"] == "GET, HEAD, POST" and told["detail"].endswith("allowed: GET, HEAD, POST")
     wrong = await api.http.patch("/v1/tasks/hello")
-    assert wrong.headers["allow"] == "DELETE, GET, PUT"
+    assert wrong.headers["allow"] == "DELETE, GET, HEAD, PUT"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/tasks", "/v1/tasks/hello", "/v1/tasks/none", "/health/live", "/metrics", "/docs", "/openapi.json"],
+)
+async def test_head_is_answered_as_get_is_without_a_body(api: Served, path: str) -> None:
+    await api.http.post("/v1/tasks", json=task())
+    got, headed = await api.http.get(path), await api.http.head(path)
+    assert (headed.status_code, headed.content) == (got.status_code, b"")
+    assert headed.headers["content-type"] == got.headers["content-type"]
+    assert path == "/metrics" or headed.headers["content-length"] == got.headers["content-length"]
+
+
+async def test_head_of_a_stream_without_end_ends_and_the_connection_lives(api: Served) -> None:
+    for _ in range(3):
+        headed = await api.http.head("/v1/log/live")
+        assert headed.status_code == 200 and headed.headers["content-type"].startswith("text/event-stream")
+    assert (await api.http.get("/health/live")).status_code == 200
+    problem(await api.http.get("/v1/log/none"), 404)
+    assert (await api.http.head("/v1/events")).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/events"])
+@pytest.mark.parametrize(
+    "body", [b'{"name": 1, "a": {"x": 1, "y": 2, "x": 3}}', b'{"n": 12345678901234567890, "x": 1, "x": 1}']
+)
+async def test_a_key_that_stands_twice_is_named(api: Served, path: str, body: bytes) -> None:
+    answer = await api.http.post(path, content=body)
+    assert problem(answer, 422)["errors"][0]["detail"] == "the key 'x' stands twice in one object"
 
 
 async def test_an_unforeseen_error_tells_an_id_and_nothing_of_the_inside(

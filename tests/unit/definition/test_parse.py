@@ -147,7 +147,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (task(titel="x"), "/titel", "did you mean 'title'?"),
     (task(labels={"a": 1}), "/labels/a", "text is needed"),
     (task(params=[1]), "/params", "an object is needed"),
-    (task(pipeline=[]), "/pipeline", "at least 1"),
+    (task(pipeline=[]), "/pipeline", "at least one step"),
     (task(pipeline=[step(id=f"s{i}") for i in range(101)]), "/pipeline", "at most 100"),
     (task(pipeline=[5]), "/pipeline/0", "an object is needed"),
     (task(pipeline=[{"uses": "debug.echo"}]), "/pipeline/0/id", "the field 'id' is missing"),
