@@ -92,6 +92,8 @@ def test_a_directory_with_bad_files_applies_none_and_names_every_place(cli: Cli,
         ECHO.replace("name: echo", "name: tool").replace("debug.echo", "debug.ecko")
     )
     (directory / "twice.yaml").write_text(ECHO)
+    get = "name: get\npipeline:\n  - id: ask\n    uses: http.get\n    with:\n      ulr: https://example.org\n"
+    (directory / "get.yaml").write_text(get)
 
     answer = cli("apply", "-f", str(directory))
     assert answer.returncode == 1
@@ -108,6 +110,8 @@ def test_a_directory_with_bad_files_applies_none_and_names_every_place(cli: Cli,
     assert answer.returncode == 1
     assert f"{directory}/tool.yaml:5: /pipeline/0/uses" in answer.stderr
     assert "debug.echo" in answer.stderr
+    assert f"{directory}/get.yaml:6: /pipeline/0/with/ulr" in answer.stderr
+    assert "did you mean 'url'?" in answer.stderr
     assert names(cli) == []
 
 
