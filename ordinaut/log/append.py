@@ -326,8 +326,12 @@ def is_outage(error: BaseException) -> bool:
 
 
 def _told(error: Exception) -> Exception:
-    if not is_outage(error):
+    told: Exception
+    if isinstance(error, asyncpg.TransactionRollbackError):
+        told = Unavailable("another transaction was in the way and nothing was recorded; try again")
+    elif is_outage(error):
+        told = Unavailable("the database does not answer; it is not known whether this was recorded")
+    else:
         return error
-    unavailable = Unavailable("the database does not answer; it is not known whether this was recorded")
-    unavailable.__cause__ = error
-    return unavailable
+    told.__cause__ = error
+    return told
