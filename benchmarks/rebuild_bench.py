@@ -28,16 +28,19 @@ DOCUMENT = {
 }
 
 CREATE = """
-SELECT append_events('{1}', ARRAY[$1::text], '{1}', ARRAY[$2::text], ARRAY[$3::text], '{default}',
-                     '{key:bench}', '{bench}', '{NULL}', '{1}', ARRAY[$1::text], '{0}')
+SELECT append_events(ARRAY[$1::text], '{0}', '{1}', '{default}', '{key:bench}', '{bench}', '{NULL}',
+                     '{1}', ARRAY[$2::text], ARRAY[$3::text], '{}', '{}', '{}')
 """
+
+STAGES = ((0, 1), (1, 2), (2, 4))
+"""A run's events as they come: requested, started, and its step with its end (behind which, up to which)."""
 
 RUNS = """
 WITH run AS (
     SELECT n, 'run-' || (lpad(to_hex(n), 12, '0') || '8000' || substr(md5(n::text), 1, 16))::uuid AS stream
       FROM generate_series($1::bigint, $2::bigint) AS n
 ), e AS (
-    SELECT n - $1 + 1 AS append, stream, v AS version, type, d::text AS data
+    SELECT n, stream, v AS version, type, d::text AS data
       FROM run, LATERAL (VALUES
         (1, 'RunRequested', jsonb_build_object('task', $3::text, 'name', 'bench', 'task_version', 1,
             'cause', jsonb_build_object('kind', 'stream', 'stream', 'bench', 'id', n || '-0'),
@@ -48,23 +51,21 @@ WITH run AS (
             'started_at', '2026-01-01T00:00:00+00:00', 'finished_at', '2026-01-01T00:00:00+00:00')),
         (4, 'RunSucceeded', jsonb_build_object('task', $3::text, 'output', jsonb_build_object('id', n)))
       ) AS kind (v, type, d)
+     WHERE v > $4::int AND v <= $5::int
 ), a AS (
-    SELECT array_agg(append::int ORDER BY version, append) AS append,
-           array_agg(stream ORDER BY version, append) AS stream,
-           array_agg(version ORDER BY version, append) AS version,
-           array_agg(type ORDER BY version, append) AS type,
-           array_agg(data ORDER BY version, append) AS data,
+    SELECT array_agg(stream ORDER BY n) AS stream, array_agg($4::int) AS expected,
+           array_agg(((n - $1) * ($5::int - $4::int) + 1)::int ORDER BY n) AS first,
            array_agg('default'::text) AS space, array_agg('worker:bench'::text) AS actor,
-           array_agg(stream ORDER BY version, append) AS correlation,
-           array_agg(NULL::text) AS causation
+           array_agg(substr(stream, 5) ORDER BY n) AS correlation, array_agg(NULL::text) AS causation
+      FROM run
+), events AS (
+    SELECT array_agg((n - $1 + 1)::int ORDER BY n, version) AS append,
+           array_agg(type ORDER BY n, version) AS type, array_agg(data ORDER BY n, version) AS data
       FROM e
-), r AS (
-    SELECT array_agg((n - $1 + 1)::int ORDER BY n) AS append, array_agg(stream ORDER BY n) AS stream,
-           array_agg(0) AS version FROM run
 )
-SELECT x.head_after FROM a, r, LATERAL append_events(
-    a.append, a.stream, a.version, a.type, a.data, a.space, a.actor, a.correlation, a.causation,
-    r.append, r.stream, r.version) AS x
+SELECT x.head_after FROM a, events, LATERAL append_events(
+    a.stream, a.expected, a.first, a.space, a.actor, a.correlation, a.causation,
+    events.append, events.type, events.data, '{}', '{}', '{}') AS x
 """
 
 
@@ -79,7 +80,8 @@ async def fill(database: str, events: int, tell: Callable[[str], None]) -> int:
         head = 1
         for first in range(1, events // PER_RUN + 1, BATCH_RUNS):
             last = min(first + BATCH_RUNS - 1, events // PER_RUN)
-            head = await connection.fetchval(RUNS, first, last, TASK)
+            for behind, upto in STAGES:
+                head = await connection.fetchval(RUNS, first, last, TASK, behind, upto)
             if head % 100_000 <= BATCH_RUNS * PER_RUN:
                 tell(f"rebuild: {head:,} of {events:,} events written")
         await connection.execute("VACUUM ANALYZE events")
