@@ -75,8 +75,8 @@ CREATE FUNCTION append_events(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     written int;
-    changed boolean;
-    beside  record;
+    folded  bigint;
+    wakes   boolean;
 BEGIN
     SELECT position, greatest(at, clock_timestamp()) INTO head_before, appended_at
       FROM log_head FOR UPDATE;
@@ -112,20 +112,19 @@ BEGIN
         PERFORM pg_notify('ordinaut_log', head_after::text);
     END IF;
 
-    -- Tables that are folded in the same transaction (due_work). One whose checkpoint somebody holds (a
-    -- rebuild, a projector that catches up) is passed over, and whoever has it next folds what is missing:
-    -- waiting for it here could be waiting for one who waits for us.
-    FOR beside IN
-        SELECT name, position FROM projection_checkpoints
-         WHERE synchronous AND head_after BETWEEN position + 1 AND position + 10000
-           FOR UPDATE SKIP LOCKED
-    LOOP
-        EXECUTE format('SELECT %I($1, $2)', 'ordinaut_fold_' || beside.name)
-           INTO changed USING beside.position, head_after;
+    -- `due_work` is folded in the same transaction (projections/due_work.py). Where somebody holds its
+    -- checkpoint (a rebuild, a projector that catches up) it is passed over, and whoever has it next folds
+    -- what is missing: waiting for it here could be waiting for one who waits for us.
+    SELECT position INTO folded FROM projection_checkpoints
+     WHERE name = 'due_work' AND synchronous AND head_after BETWEEN position + 1 AND position + 10000
+       FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        -- By name and not by EXECUTE, whose statement would be planned anew at every append.
+        wakes := ordinaut_fold_due_work(folded, head_after);
         UPDATE projection_checkpoints SET position = head_after, updated_at = appended_at
-         WHERE name = beside.name;
-        IF changed THEN
-            PERFORM pg_notify('ordinaut_projected', beside.name);
+         WHERE name = 'due_work';
+        IF wakes THEN
+            PERFORM pg_notify('ordinaut_projected', 'due_work');
         END IF;
-    END LOOP;
+    END IF;
 END $$;
