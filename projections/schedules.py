@@ -73,14 +73,6 @@ UPDATE schedules s SET next_fire_at = m.next
 """
 
 
-async def next_due_at(connection: Connection) -> datetime | None:
-    """The instant the next schedule fires (UTC); None when none is planned."""
-    at: datetime | None = await connection.fetchval(
-        "SELECT min(next_fire_at) FROM schedules WHERE next_fire_at IS NOT NULL"
-    )
-    return at
-
-
 async def lock_due(connection: Connection, now: datetime, limit: int) -> list[Any]:
     """At most `limit` schedules that are due, oldest first, locked until the transaction ends; those
     that another clock holds are passed over."""

@@ -51,7 +51,8 @@ def scheduled_run_id(task: str, at: datetime) -> str:
 def entry_run_id(space: str, stream: str, entry: str, task: str) -> str:
     """The run a task gets for one Redis stream entry (`entry` is its id, `<ms>-<seq>`)."""
     head = entry.partition("-")[0]
-    return cause_id(int(head) if head.isdigit() else 0, "entry", space, stream, entry, task)
+    milliseconds = int(head) if head.isascii() and head.isdigit() else 0
+    return cause_id(milliseconds, "entry", space, stream, entry, task)
 
 
 def new_id() -> str:

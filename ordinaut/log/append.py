@@ -62,11 +62,6 @@ class Appended:
 Outcome = Appended | VersionConflict
 
 
-def encode(data: Mapping[str, Any]) -> str:
-    """An event's data as the JSON text that goes into the log."""
-    return orjson.dumps(data).decode()
-
-
 async def append(connection: Connection, appends: Sequence[Append]) -> list[Outcome]:
     """Append a batch in the transaction `connection` is in; one outcome each, in order.
 

@@ -3,7 +3,7 @@
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ordinaut.domain import ids
@@ -88,7 +88,8 @@ def test_an_entry_gives_each_task_in_each_space_a_run_of_its_own(
     assert first != ids.entry_run_id("another", "orders", entry, one)
 
 
-@given(st.text(st.characters(max_codepoint=127), max_size=20))
+@given(st.text(max_size=20))
+@example("²-0")  # a digit, but no number
 def test_whatever_an_entrys_id_looks_like_there_is_a_run_id(entry: str) -> None:
     as_uuid(ids.entry_run_id("space", "orders", entry, "task"))
 

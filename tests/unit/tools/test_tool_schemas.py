@@ -133,4 +133,5 @@ def test_a_sample_follows_references_defaults_and_required_members() -> None:
 
 
 def test_a_sample_of_a_schema_that_holds_itself_ends() -> None:
-    sample_of({"type": "object", "properties": {"me": {"$ref": "#"}}, "required": ["me"]})
+    sample = sample_of({"type": "object", "properties": {"me": {"$ref": "#"}}, "required": ["me"]})
+    assert set(sample) == {"me"}
