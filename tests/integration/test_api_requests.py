@@ -302,8 +302,9 @@ async def test_what_is_not_there_is_a_problem_too(api: Served) -> None:
     ["/v1/tasks", "/v1/tasks/hello", "/v1/tasks/none", "/health/live", "/metrics", "/docs", "/openapi.json"],
 )
 async def test_head_is_answered_as_get_is_without_a_body(api: Served, path: str) -> None:
-    await api.http.post("/v1/tasks", json=task())
-    got, headed = await api.http.get(path), await api.http.head(path)
+    created = await api.http.post("/v1/tasks", json=task())
+    seen = {"Ordinaut-Wait": created.headers["Ordinaut-Position"]}
+    got, headed = await api.http.get(path, headers=seen), await api.http.head(path, headers=seen)
     assert (headed.status_code, headed.content) == (got.status_code, b"")
     assert headed.headers["content-type"] == got.headers["content-type"]
     assert path == "/metrics" or headed.headers["content-length"] == got.headers["content-length"]
