@@ -52,6 +52,37 @@ CREATE TRIGGER events_are_append_only
     BEFORE UPDATE OR DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_log_change();
 
+-- The end of every append: moves the head, tells those who wait, and keeps `due_work` in step.
+--
+-- `due_work` is folded in the same transaction (projections/due_work.py). Where somebody holds its checkpoint
+-- (a rebuild, a projector that catches up) it is passed over, and whoever has it next folds what is missing:
+-- waiting for it here could be waiting for one who waits for us.
+CREATE FUNCTION move_head(head_before bigint, head_after bigint, appended_at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    folded bigint;
+    wakes  boolean;
+BEGIN
+    IF head_after > head_before THEN
+        UPDATE log_head SET position = head_after, at = appended_at;
+        -- Wake-ups, not truth: one a batch, because NOTIFY takes a database-wide lock at commit.
+        PERFORM pg_notify('ordinaut_log', head_after::text);
+    END IF;
+
+    SELECT position INTO folded FROM projection_checkpoints
+     WHERE name = 'due_work' AND synchronous AND head_after BETWEEN position + 1 AND position + 10000
+       FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        -- By name and not by EXECUTE, whose statement would be planned anew at every append.
+        wakes := ordinaut_fold_due_work(folded, head_after);
+        UPDATE projection_checkpoints SET position = head_after, updated_at = appended_at
+         WHERE name = 'due_work';
+        IF wakes THEN
+            PERFORM pg_notify('ordinaut_projected', 'due_work');
+        END IF;
+    END IF;
+END $$;
+
 -- Appends a batch. Call it last in a transaction: the lock on log_head lives until commit.
 --
 --   a_*  the appends: each to one stream, which must be at the version a_expected; a_first is the number
@@ -72,11 +103,12 @@ CREATE FUNCTION append_events(
     e_schema smallint DEFAULT 1,
     OUT head_before bigint, OUT head_after bigint, OUT appended_at timestamptz,
     OUT conflict_append int[], OUT conflict_stream text[], OUT conflict_actual int[]
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+-- The planner takes the arrays' lengths for knowledge and would plan anew at every call, which costs as much
+-- as a small append itself. The plans are the same for any length.
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     written int;
-    folded  bigint;
-    wakes   boolean;
 BEGIN
     SELECT position, greatest(at, clock_timestamp()) INTO head_before, appended_at
       FROM log_head FOR UPDATE;
@@ -106,25 +138,5 @@ BEGIN
     GET DIAGNOSTICS written = ROW_COUNT;
 
     head_after := head_before + written;
-    IF written > 0 THEN
-        UPDATE log_head SET position = head_after, at = appended_at;
-        -- Wake-ups, not truth: one a batch, because NOTIFY takes a database-wide lock at commit.
-        PERFORM pg_notify('ordinaut_log', head_after::text);
-    END IF;
-
-    -- `due_work` is folded in the same transaction (projections/due_work.py). Where somebody holds its
-    -- checkpoint (a rebuild, a projector that catches up) it is passed over, and whoever has it next folds
-    -- what is missing: waiting for it here could be waiting for one who waits for us.
-    SELECT position INTO folded FROM projection_checkpoints
-     WHERE name = 'due_work' AND synchronous AND head_after BETWEEN position + 1 AND position + 10000
-       FOR UPDATE SKIP LOCKED;
-    IF FOUND THEN
-        -- By name and not by EXECUTE, whose statement would be planned anew at every append.
-        wakes := ordinaut_fold_due_work(folded, head_after);
-        UPDATE projection_checkpoints SET position = head_after, updated_at = appended_at
-         WHERE name = 'due_work';
-        IF wakes THEN
-            PERFORM pg_notify('ordinaut_projected', 'due_work');
-        END IF;
-    END IF;
+    PERFORM move_head(head_before, head_after, appended_at);
 END $$;

@@ -26,6 +26,9 @@ BATCH = 1000
 CHUNK = 32
 """Events that go through here as one text, a line each."""
 
+GIVE_WAY_SECONDS = 0.003
+"""After a wake-up, before a batch: a worker that begins the run which woke the relay goes first."""
+
 # The envelope is made by the server: events reach Redis without being decoded on the way, and many at
 # once, because each text that is received and sent costs as much as the events in it. JSON without
 # line breaks: `jsonb` has none, `row_to_json` adds none.
@@ -87,6 +90,7 @@ class Relay:
                     self.trouble = None
                 if not more:
                     await self._wake.wait(self._poll_seconds)
+                    await asyncio.sleep(GIVE_WAY_SECONDS)
         finally:
             self._unhear()
 

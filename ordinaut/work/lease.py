@@ -1,8 +1,9 @@
 """Leasing: runs that are due become this worker's, and their log says so before anything is done.
 
-The lease is a change to `due_work` alone and need not survive a crash of the server. What counts is
-RunStarted, appended at the version the run's stream was read at (I4): it fences off whoever had the run
-before, and it counts the attempt, before the first step begins.
+The lease itself is a change to `due_work` alone. What counts is RunStarted, appended at the version the run's
+stream was read at (I4): it fences off whoever had the run before, and it counts the attempt, before the first
+step begins. Most runs are leased once, when they have just been requested: theirs is appended by the server
+with the lease (migrations/0003_leases.sql). What leasing any other means is decided here.
 """
 
 import random
@@ -50,41 +51,46 @@ class Leased:
     others: int
 
 
-async def lease_due_work(
-    system: System, worker: str, limit: int, seconds: float, pool: asyncpg.Pool | None = None
-) -> Leased:
+async def lease_due_work(system: System, worker: str, limit: int, seconds: float) -> Leased:
     """Lease at most `limit` runs for `seconds` and record that they start.
 
     Runs whose attempts are spent are parked; rows that the log says are done with, or not due yet, are put
-    right; a run whose stream moved in between (it was canceled) is let go. `pool` is where leases are
-    taken, the system's unless given. Raises what asking the database raises; what was leased then waits
-    for its lease to run out.
+    right; a run whose stream moved in between (it was canceled) is let go. Raises what asking the database
+    raises; what was leased then waits for its lease to run out.
     """
-    pool = pool or system.pool
-    rows = await pool.fetch(LEASE, worker, float(seconds), limit, random.getrandbits(1))
-    runs = _folded(rows)
+    rows = await system.pool.fetch(LEASE, worker, float(seconds), limit, random.getrandbits(1))
+    started, others = _folded(rows)
+    if not others:
+        return Leased(started, 0)
     now = system.time.now()
-    due = [run for run in runs if not run.ended and (run.run_at is None or run.run_at <= now)]
-    if len(due) < len(runs):
-        over = [run.id for run in runs if run.ended]
-        later = [run for run in runs if not run.ended and run.run_at is not None and run.run_at > now]
-        await pool.execute(DROP, worker, over)
-        await pool.execute(RELEASE, worker, [run.id for run in later], [run.run_at for run in later])
-    started, lost = await _start(system, worker, due)
+    due = [run for run in others if not run.ended and (run.run_at is None or run.run_at <= now)]
+    if len(due) < len(others):
+        over = [run.id for run in others if run.ended]
+        later = [run for run in others if not run.ended and run.run_at is not None and run.run_at > now]
+        await system.pool.execute(DROP, worker, over)
+        await system.pool.execute(RELEASE, worker, [run.id for run in later], [run.run_at for run in later])
+    again, lost = await _start(system, worker, due)
     if lost:
-        await pool.execute(RELEASE, worker, lost, [None] * len(lost))
-    return Leased(started, len(runs) - len(started))
+        await system.pool.execute(RELEASE, worker, lost, [None] * len(lost))
+    return Leased(started + again, len(others) - len(again))
 
 
-def _folded(rows: Sequence[asyncpg.Record]) -> list[Run]:
+def _folded(rows: Sequence[asyncpg.Record]) -> tuple[list[Run], list[Run]]:
+    """The runs that began with the lease, and the others."""
     runs: dict[str, Run] = {}
+    begun: set[str] = set()
     for row in rows:
         event = to_event(row)
         run = runs.get(event.stream)
         if run is None:
             run = runs[event.stream] = Run(event.stream.removeprefix("run-"))
         evolve(run, event)
-    return list(runs.values())
+        if row["begun"]:
+            begun.add(event.stream)
+    return (
+        [run for stream, run in runs.items() if stream in begun],
+        [run for stream, run in runs.items() if stream not in begun],
+    )
 
 
 async def _start(system: System, worker: str, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:

@@ -153,7 +153,7 @@ class Worker:
             return poll
         try:
             seconds = self._system.settings.lease_seconds
-            leased = await lease_due_work(self._system, self.name, room, seconds, self._leases)
+            leased = await lease_due_work(self._system, self.name, room, seconds)
             if self._waits:
                 logger.info("worker.recovered")
             self._waits = False
