@@ -23,7 +23,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinaut"))
 
-# A shell that starts the tests in the background leaves SIGINT ignored, and so would every process they start.
+# A shell that starts the tests in the background leaves SIGINT ignored, and so would what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count()
