@@ -101,3 +101,17 @@ async def sse(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
         if name:
             value = value.removeprefix(" ")
             found[name] = json.loads(value) if name == "data" else value
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, object]:
+    """The problem document of a refused request: it must have this status, and say what it is."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, object] = answer.json()
+    assert {"type", "title", "status", "detail"} <= set(body) and body["status"] == status
+    return body
+
+
+def pointers(answer: httpx.Response) -> list[str]:
+    """Where the faults of a refused request are, as JSON pointers."""
+    return [error["pointer"] for error in answer.json()["errors"]]
