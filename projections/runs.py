@@ -1,4 +1,8 @@
-"""The table `runs`: every run there was, for lists. One run with its steps is read from its stream."""
+"""The table `runs`: every run there was, for lists. One run with its steps is read from its stream.
+
+A row holds what runs are sorted and chosen by. What a run was given and what came of it can be large, is
+in its stream already, and is read from there for the few rows that a page shows.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -21,12 +25,8 @@ CREATE TABLE runs (
     task_version int         NOT NULL,
     state        text        NOT NULL,
     attempt      int         NOT NULL,
-    cause        jsonb       NOT NULL,
     correlation  text        NOT NULL,
     simulate     boolean     NOT NULL,
-    input        jsonb,
-    output       jsonb,
-    error        jsonb,
     requested_at timestamptz NOT NULL,
     started_at   timestamptz,
     finished_at  timestamptz,
@@ -46,22 +46,21 @@ UNFINISHED = ("queued", "running", "waiting")
 REQUESTS = frozenset({"RunRequested"})
 MOVES = frozenset({"RunStarted", "RunRetryScheduled", "RunWaiting", "RunResumed"}) | RUN_ENDED
 
-# What a batch makes of each of its runs. The last event that is about its state decides state, output,
-# error and finished_at; `at` never runs backwards along a stream. One grouping and no join: the planner knows
-# nothing of how many runs a batch holds, and a nested loop over two guesses took minutes.
+# What a batch makes of each of its runs. The last event that is about its state decides state and
+# finished_at; `at` never runs backwards along a stream. One grouping and no join: the planner knows nothing
+# of how many runs a batch holds, and a nested loop over two guesses took minutes.
 STATES = {
     "RunRequested": "queued", "RunStarted": "running", "RunResumed": "queued",
     "RunRetryScheduled": "waiting", "RunWaiting": "waiting", "RunSucceeded": "succeeded",
     "RunFailed": "failed", "RunCanceled": "canceled", "RunParked": "parked",
 }  # fmt: skip
-ENDED = "type IN ('RunSucceeded', 'RunFailed', 'RunCanceled', 'RunParked')"
+ENDED = "('RunSucceeded', 'RunFailed', 'RunCanceled', 'RunParked')"
 STATE = " ".join(f"WHEN '{name}' THEN '{state}'" for name, state in STATES.items())
 
 GROUPED = f"""
 SELECT stream, min(space) AS space, max(version) AS last,
        min(correlation) FILTER (WHERE type = 'RunRequested') AS correlation,
        array_agg(version) AS versions, array_agg(type) AS types,
-       array_agg(version) FILTER (WHERE {ENDED}) AS ends, array_agg(data) FILTER (WHERE {ENDED}) AS end_data,
        max(at) AS last_at, min(at) FILTER (WHERE type = 'RunStarted') AS started_at,
        max((data->>'attempt')::int) FILTER (WHERE type = 'RunStarted') AS attempt,
        min(position) FILTER (WHERE type = 'RunRequested') AS requested,
@@ -72,15 +71,8 @@ SELECT stream, min(space) AS space, max(version) AS last,
 
 CHANGES = f"""
 SELECT stream, space, correlation, started_at, attempt, requested, requested_at, request,
-       CASE last_type {STATE} END AS state,
-       CASE last_type WHEN 'RunSucceeded' THEN end_event->'output' END AS output,
-       CASE WHEN last_type IN ('RunFailed', 'RunParked') THEN end_event->'error'
-            WHEN last_type = 'RunCanceled' THEN jsonb_build_object('message',
-                 coalesce(nullif(end_event->>'reason', ''), 'canceled')) END AS error,
-       CASE WHEN end_event IS NOT NULL THEN last_at END AS finished_at
-  FROM (SELECT *, types[array_position(versions, last)] AS last_type,
-               end_data[array_position(ends, last)] AS end_event
-          FROM ({GROUPED}) AS g) AS c
+       CASE last_type {STATE} END AS state, CASE WHEN last_type IN {ENDED} THEN last_at END AS finished_at
+  FROM (SELECT *, types[array_position(versions, last)] AS last_type FROM ({GROUPED}) AS g) AS c
 """
 
 # Those requested in this batch are new rows, the others change theirs; one grouping for both.
@@ -89,18 +81,31 @@ WITH c AS MATERIALIZED ({CHANGES}),
 added AS (
     INSERT INTO runs
     SELECT substr(stream, 5)::uuid, requested, space, (request->>'task')::uuid, request->>'name',
-           (request->>'task_version')::int, state, coalesce(attempt, 0), request->'cause', correlation,
-           coalesce((request->>'simulate')::boolean, false), request->'input', output, error,
+           (request->>'task_version')::int, state, coalesce(attempt, 0), correlation,
+           coalesce((request->>'simulate')::boolean, false),
            requested_at, started_at, finished_at, state IN {TROUBLED}
       FROM c WHERE requested IS NOT NULL
 )
-UPDATE runs SET state = c.state, troubled = c.state IN {TROUBLED}, output = c.output,
+UPDATE runs SET state = c.state, troubled = c.state IN {TROUBLED},
        attempt = coalesce(c.attempt, runs.attempt),
-       error = c.error, finished_at = c.finished_at, started_at = coalesce(runs.started_at, c.started_at)
+       finished_at = c.finished_at, started_at = coalesce(runs.started_at, c.started_at)
   FROM c WHERE id = substr(c.stream, 5)::uuid AND c.requested IS NULL
 """
 
-PROJECTION = Projection("runs", version=1, ddl=DDL, folds=[Fold(REQUESTS | MOVES, FOLD)])
+PROJECTION = Projection("runs", version=2, ddl=DDL, folds=[Fold(REQUESTS | MOVES, FOLD)])
+
+
+# A page of the table first, then what the streams of its runs say: of each the request and, when it has
+# ended, the last event that ended it.
+PAGE = f"""
+SELECT r.*, request.data AS request, ending.data AS ending
+  FROM (SELECT * FROM runs WHERE {{conditions}} ORDER BY position DESC LIMIT {{limit}}) AS r
+  JOIN events AS request ON request.stream = 'run-' || r.id AND request.version = 1
+  LEFT JOIN LATERAL (SELECT data FROM events
+                      WHERE stream = 'run-' || r.id AND type IN {ENDED} AND r.finished_at IS NOT NULL
+                      ORDER BY version DESC LIMIT 1) AS ending ON true
+ ORDER BY r.position DESC
+"""
 
 
 def _iso(at: datetime | None) -> str | None:
@@ -108,21 +113,25 @@ def _iso(at: datetime | None) -> str | None:
 
 
 def public(row: asyncpg.Record) -> dict[str, Any]:
-    """A row of `runs` as the API lists a run (without its steps)."""
+    """A row of `PAGE` as the API lists a run (without its steps)."""
+    request, ending, state = row["request"], row["ending"] or {}, row["state"]
+    error = ending.get("error")
+    if state == "canceled":
+        error = {"message": ending.get("reason") or "canceled"}
     return {
         "id": str(row["id"]),
         "task": row["task"],
         "task_id": str(row["task_id"]),
         "task_version": row["task_version"],
         "space": row["space"],
-        "state": row["state"],
+        "state": state,
         "attempt": row["attempt"],
-        "cause": row["cause"],
+        "cause": request["cause"],
         "correlation": row["correlation"],
         "simulate": row["simulate"],
-        "input": row["input"],
-        "output": row["output"],
-        "error": row["error"],
+        "input": request["input"],
+        "output": ending.get("output") if state == "succeeded" else None,
+        "error": error,
         "requested_at": _iso(row["requested_at"]),
         "started_at": _iso(row["started_at"]),
         "finished_at": _iso(row["finished_at"]),
@@ -179,8 +188,6 @@ async def list_runs(
     elif states is not None and set(states) <= set(UNFINISHED):
         conditions.append("id IN (SELECT run_id FROM due_work)")
     arguments.append(limit)
-    rows = await connection.fetch(
-        f"SELECT * FROM runs WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT ${len(arguments)}",
-        *arguments,
-    )
+    page = PAGE.format(conditions=" AND ".join(conditions), limit=f"${len(arguments)}")
+    rows = await connection.fetch(page, *arguments)
     return [(row["position"], public(row)) for row in rows]

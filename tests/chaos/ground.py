@@ -115,7 +115,8 @@ class Ground:
 
         async def done() -> bool:
             rows = await self.system.pool.fetch(
-                "SELECT cause->>'id' AS entry, state FROM runs WHERE task = 'orders'"
+                "SELECT e.data#>>'{cause,id}' AS entry, r.state FROM runs r"
+                " JOIN events e ON e.stream = 'run-' || r.id AND e.version = 1 WHERE r.task = 'orders'"
             )
             ended = {row["entry"] for row in rows if row["state"] == "succeeded"}
             assert ended >= self.wanted, (

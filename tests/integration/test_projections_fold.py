@@ -21,6 +21,7 @@ from ordinaut.log.database import connect
 from ordinaut.log.read import COLUMNS, head, read_after
 from projections.projector import fold_range
 from projections.registry import all_projections
+from projections.runs import list_runs, public_run
 from tests.support.history import OPERATIONS, World
 from tests.unit.test_upcast import FILES, read
 
@@ -95,6 +96,15 @@ class Folder:
         )
         return [dict(row) for row in rows]
 
+    def listed(self, schema: str, space: str) -> dict[str, dict[str, Any]]:
+        """The runs as the API lists them, by id."""
+        return {run["id"]: run for _, run in self.runner.run(self._listed(schema, space))}
+
+    async def _listed(self, schema: str, space: str) -> list[tuple[int, dict[str, Any]]]:
+        async with self.connection.transaction():
+            await self.connection.execute(f"SET LOCAL search_path = {schema}, public")
+            return await list_runs(self.connection, space, before=2**63 - 1, limit=10_000)
+
 
 @pytest.fixture
 def folder(database_url: str) -> Iterator[Folder]:
@@ -136,6 +146,7 @@ def the_same_as_the_pure_folds(folder: Folder, space: str, events: list[Event]) 
         for row in folder.rows(ONE, "tasks", space)
     }
     runs = {str(row["id"]): row for row in folder.rows(ONE, "runs", space)}
+    listed = folder.listed(ONE, space)
     due = {str(row["run_id"]): row for row in folder.rows(ONE, "due_work", space)}
     for stream, own in streams.items():
         kind, _, key = stream.partition("-")
@@ -152,11 +163,15 @@ def the_same_as_the_pure_folds(folder: Folder, space: str, events: list[Event]) 
             done = run.fold(key, own)
             row = runs.pop(key)
             same = (
-                "space", "task", "task_version", "state", "attempt", "cause", "correlation", "simulate",
-                "input", "output", "error", "requested_at", "started_at", "finished_at",
+                "space", "task", "task_version", "state", "attempt", "correlation", "simulate",
+                "requested_at", "started_at", "finished_at",
             )  # fmt: skip
             assert {name: row[name] for name in same} == {name: getattr(done, name) for name in same}
             assert str(row["task_id"]) == done.task_id
+            alone = {
+                name: value for name, value in public_run(done).items() if name not in ("steps", "run_at")
+            }
+            assert listed.pop(key) == alone, "a run is listed as it is shown alone"
             assert row["position"] == own[0].position
             waits = due.pop(key, None)
             assert (waits is None) == done.ended, "a run is in due_work until it has ended"
@@ -165,7 +180,7 @@ def the_same_as_the_pure_folds(folder: Folder, space: str, events: list[Event]) 
             elif waits is not None and done.state == "queued":
                 jitter = own[0].data.get("run_at")
                 assert waits["run_at"] == (datetime.fromisoformat(jitter) if jitter else own[0].at)
-    assert (tasks, runs, due) == ({}, {}, {}), "rows of nothing"
+    assert (tasks, runs, listed, due) == ({}, {}, {}, {}), "rows of nothing"
 
 
 def test_schedules_stand_where_the_last_occurrence_left_them(folder: Folder) -> None:
