@@ -70,6 +70,7 @@ def schedule_preview(
         str | None, typer.Option(help="Only what comes after this ISO instant; now by default.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 10,
+    calendar: Annotated[bool, typer.Option("--calendar", help="Show months instead of a table.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show when a schedule will fire, in local time and UTC, with notes at clock changes."""
@@ -81,7 +82,10 @@ def schedule_preview(
         raise typer.BadParameter(
             "give exactly one of --cron, --rrule, --once, --every", param_hint="the schedule"
         )
-    raise typer.Exit(preview.preview_command(rules, timezone, after, count, as_json=as_json))
+    if calendar and as_json:
+        raise typer.BadParameter("one of the two at a time", param_hint="--calendar and --json")
+    code = preview.preview_command(rules, timezone, after, count, calendar=calendar, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @key.command("issue")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import typer
 
+from ordinaut.cli.calendar import print_calendar
 from ordinaut.cli.output import note, print_json, table
 from ordinaut.domain.schedules.preview import preview
 from ordinaut.domain.schedules.spec import parse_schedule
@@ -12,9 +13,16 @@ from ordinaut.domain.schedules.zones import to_instant
 
 
 def preview_command(
-    rule: Mapping[str, str], timezone: str | None, after: str | None, count: int, *, as_json: bool
+    rule: Mapping[str, str],
+    timezone: str | None,
+    after: str | None,
+    count: int,
+    *,
+    calendar: bool = False,
+    as_json: bool,
 ) -> int:
-    """Print the first `count` occurrences after `after` (now, when None); 1 when there is none.
+    """Print the first `count` occurrences after `after` (now, when None), as a table, as months or as a list
+    of instants in JSON; 1 when there is none.
 
     `rule` is `{"cron": …}` or another kind. Raises Invalid for a rule or a zone that is wrong.
     """
@@ -28,6 +36,9 @@ def preview_command(
     found = preview(schedule, moment, count)
     if as_json:
         print_json([each.local.isoformat() for each in found])
+    elif found and calendar:
+        note(f"{schedule.describe()}; shown are {len(found)} after {moment.isoformat()}")
+        print_calendar(found)
     elif found:
         note(schedule.describe())
         table(

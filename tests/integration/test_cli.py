@@ -36,6 +36,16 @@ def test_preview_notes_a_local_time_that_does_not_exist() -> None:
     assert "02:30 does not exist" in answer.stdout
 
 
+def test_preview_shows_a_calendar_without_a_terminal_and_without_a_server() -> None:
+    asked = ("--cron", "30 8 * * 1", "--timezone", "Europe/Berlin", "--after", "2026-03-26T00:00:00Z")
+    answer = preview(*asked, "--count", "2", "--calendar")
+    assert answer.returncode == 0
+    lines = [line.split() for line in answer.stdout.splitlines() if line.split()]
+    assert lines[:2] == [["March", "2026"], ["Mo", "Tu", "We", "Th", "Fr", "Sa", "Su"]]
+    assert lines[lines.index(["30", "31"]) + 1] == ["08:30"]
+    assert ["April", "2026"] in lines
+
+
 def test_preview_of_a_wrong_rule_is_found_wrong_and_says_what_would_be_right() -> None:
     answer = preview("--cron", "30 8 * * 1", "--timezone", "Europe/Berln")
     assert (answer.returncode, answer.stdout) == (1, "")
@@ -57,6 +67,7 @@ def test_preview_of_a_schedule_that_never_fires_is_found_wrong_and_says_so() -> 
         ("schedule", "preview"),
         ("schedule", "preview", "--cron", "* * * * *", "--every", "5m"),
         ("schedule", "preview", "--every", "5m", "--after", "tomorrow"),
+        ("schedule", "preview", "--every", "5m", "--calendar", "--json"),
         ("serve", "worker", "cook"),
         ("apply", "-f", "/nonexistent.yaml"),
         ("event", "publish", "orders", "{no json"),
