@@ -20,9 +20,11 @@ CREATE TABLE tasks (
     created_at     timestamptz NOT NULL,
     changed_at     timestamptz NOT NULL,
     paused_reason  text,
-    snoozed_until  timestamptz
+    snoozed_until  timestamptz,
+    paused_until   timestamptz
 );
 CREATE UNIQUE INDEX ON tasks (space, name);
+CREATE INDEX ON tasks (paused_until) WHERE status = 'paused' AND paused_until IS NOT NULL;
 CREATE INDEX ON tasks ((definition #>> '{schedule,on,stream}'))
  WHERE definition #> '{schedule,on}' IS NOT NULL;
 """
@@ -42,13 +44,14 @@ INSERT INTO tasks AS t
 SELECT substr(stream, 6)::uuid, space, data->>'name', data#>>'{{definition,title}}',
        coalesce(data#>'{{definition,labels}}', '{{}}'), 'active', data->'definition',
        (data->>'version')::int, version, least(at, (data->>'created_at')::timestamptz),
-       least(at, (data->>'created_at')::timestamptz), NULL, NULL
+       least(at, (data->>'created_at')::timestamptz), NULL, NULL, NULL
   FROM ({last_of(CREATED, "*")}) AS e
 ON CONFLICT (id) DO UPDATE SET
        title = excluded.title, labels = excluded.labels, status = excluded.status,
        definition = excluded.definition, version = excluded.version,
        stream_version = excluded.stream_version, created_at = excluded.created_at,
-       changed_at = excluded.changed_at, paused_reason = NULL, snoozed_until = NULL
+       changed_at = excluded.changed_at, paused_reason = NULL, snoozed_until = NULL,
+       paused_until = NULL
 """
 
 CHANGE = f"""
@@ -67,13 +70,16 @@ UPDATE tasks SET status = CASE e.type WHEN 'TaskPaused' THEN 'paused' WHEN 'Task
 """
 
 REASON = f"""
-UPDATE tasks SET paused_reason = e.data->>'reason'
+UPDATE tasks SET
+       paused_reason = CASE e.type WHEN 'TaskPaused' THEN e.data->>'reason' END,
+       paused_until = CASE e.type WHEN 'TaskPaused' THEN (e.data->>'until')::timestamptz END
   FROM ({last_of(PAUSES, "*")}) AS e
  WHERE id = substr(e.stream, 6)::uuid AND e.type <> 'TaskCreated'
 """
 
 SNOOZE = f"""
-UPDATE tasks SET snoozed_until = (e.data->>'until')::timestamptz
+UPDATE tasks SET snoozed_until = CASE e.type WHEN 'TaskSnoozed' THEN (e.data->>'until')::timestamptz
+                                             ELSE (e.data->>'snoozed_until')::timestamptz END
   FROM ({last_of(SNOOZES, "*")}) AS e
  WHERE id = substr(e.stream, 6)::uuid AND e.type <> 'TaskCreated'
 """
@@ -86,7 +92,7 @@ UPDATE tasks SET stream_version = e.version
 
 PROJECTION = Projection(
     "tasks",
-    version=1,
+    version=2,
     ddl=DDL,
     folds=[
         Fold(CREATED, CREATE),
@@ -123,6 +129,7 @@ def public(row: Any) -> dict[str, Any]:
         "version": row["version"],
         "next_fire_at": next_fire_at.isoformat() if next_fire_at and row["status"] != "retired" else None,
         "paused_reason": row["paused_reason"],
+        "paused_until": row["paused_until"].isoformat() if row["paused_until"] else None,
         "snoozed_until": row["snoozed_until"].isoformat() if row["snoozed_until"] else None,
         "created_at": row["created_at"].isoformat(),
         "changed_at": row["changed_at"].isoformat(),
@@ -163,3 +170,36 @@ async def stream_triggers(connection: Connection) -> list[Any]:
             WHERE definition #> '{schedule,on}' IS NOT NULL AND status <> 'retired'"""
     )
     return rows
+
+
+async def labelled(connection: Connection, space: str, labels: dict[str, str]) -> list[str]:
+    """The ids of the tasks that may have all these labels, by the table and what is not in it yet: a task
+    that was acknowledged is among them. Whether it has them, its own stream tells."""
+    rows = await connection.fetch(
+        """SELECT id::text FROM tasks WHERE space = $1 AND labels @> $2::jsonb AND status <> 'retired'
+           UNION
+           SELECT substr(stream, 6) FROM events
+            WHERE space = $1 AND type IN ('TaskCreated', 'TaskChanged')
+              AND position > coalesce((SELECT position FROM projection_checkpoints WHERE name = 'tasks'), 0)
+            ORDER BY 1""",
+        space, labels,
+    )  # fmt: skip
+    return [row["id"] for row in rows]
+
+
+async def pauses_to_end(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """The ids of at most `limit` tasks whose pause was until `now` or before, the oldest first."""
+    rows = await connection.fetch(
+        """SELECT id::text FROM tasks WHERE status = 'paused' AND paused_until <= $1
+            ORDER BY paused_until, id LIMIT $2""",
+        now, limit,
+    )  # fmt: skip
+    return [row["id"] for row in rows]
+
+
+async def next_pause_to_end(connection: Connection, now: datetime) -> datetime | None:
+    """The first instant after `now` that a task is paused until."""
+    at: datetime | None = await connection.fetchval(
+        "SELECT min(paused_until) FROM tasks WHERE status = 'paused' AND paused_until > $1", now
+    )
+    return at

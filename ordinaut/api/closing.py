@@ -19,32 +19,34 @@ async def append_and_close(command: Command, task: Task, item: Append, reason: s
     """Append `item`, which ends the schedule of `task`, and the verdict `reason` on the instants that are
     due by it: both or neither. Raises what `Appender.append` raises; a clock that decides at the same
     moment is a `VersionConflict`."""
-    appender, last = command.system.appender, await _last_verdict(command, task, reason)
-    if last is None:
+    appender, last = command.system.appender, await _last_verdicts(command, task, reason)
+    if not last:
         return await appender.append(item)
-    # The two stand on the same conditions, so neither is written without the other.
-    change = replace(item, requires={**item.requires, last.stream: 0})
-    for outcome in (outcomes := await appender.append_all([last, change])):
+    # All stand on the same conditions, so none is written without the others.
+    free = {verdict.stream: 0 for verdict in last}
+    verdicts = [replace(one, requires={**one.requires, **free}) for one in last]
+    change = replace(item, requires={**item.requires, **free})
+    for outcome in (outcomes := await appender.append_all([*verdicts, change])):
         if isinstance(outcome, VersionConflict):
             raise outcome
-    appended = outcomes[1]
+    appended = outcomes[-1]
     assert isinstance(appended, Appended)
     return appended
 
 
-async def _last_verdict(command: Command, task: Task, reason: str) -> Append | None:
+async def _last_verdicts(command: Command, task: Task, reason: str) -> list[Append]:
     schedule = task.definition["schedule"]
     if schedule is None or "on" in schedule:
-        return None
-    rule = rule_of(schedule)
+        return []
+    rule, requires = rule_of(schedule), {task_stream(task.id): task.stream_version}
+    verdicts: list[Append] = []
     async with command.system.pool.acquire() as connection:
         due = await undecided_from(connection, task.id)
-        due = await _first_without(connection, task, rule, due, command.now)
-    if due is None:
-        return None
-    run_id, event = last_verdict(task, rule, 0, due, command.now, reason)
-    requires = {task_stream(task.id): task.stream_version}
-    return command.append(run_stream(run_id), 0, [event], requires=requires)
+        while due := await _first_without(connection, task, rule, due, command.now):
+            run_id, event = last_verdict(task, rule, 0, due, command.now, reason)
+            verdicts.append(command.append(run_stream(run_id), 0, [event], requires=requires))
+            due = rule.next_after(datetime.fromisoformat(event.data["to"]))
+    return verdicts
 
 
 async def _first_without(

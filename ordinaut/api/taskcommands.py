@@ -188,6 +188,7 @@ def as_answer(task: Task, next_fire_at: str | None) -> dict[str, Any]:
         "version": task.version,
         "next_fire_at": next_fire_at if task.exists else None,
         "paused_reason": task.paused_reason,
+        "paused_until": task.paused_until.isoformat() if task.paused_until else None,
         "snoozed_until": task.snoozed_until.isoformat() if task.snoozed_until else None,
         "created_at": task.created_at.isoformat(),
         "changed_at": task.changed_at.isoformat(),

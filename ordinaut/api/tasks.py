@@ -1,12 +1,11 @@
-"""/v1/tasks: define, change, run, pause, resume, snooze and retire tasks, and see what they will do."""
+"""/v1/tasks: define, change, run and retire tasks, and see them."""
 
-from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from ordinaut.api import openapi
-from ordinaut.api.bodies import flag_field, instant_field, parse_object, text_field
+from ordinaut.api.bodies import flag_field, parse_object
 from ordinaut.api.closing import append_and_close
 from ordinaut.api.door import Answer, Command, Direct, caller_of, command, door_of, query
 from ordinaut.api.problems import BadRequest
@@ -15,7 +14,6 @@ from ordinaut.api.taskcommands import (
     TRIES,
     after,
     as_answer,
-    change_task,
     contended,
     id_of,
     listen,
@@ -25,11 +23,9 @@ from ordinaut.api.taskcommands import (
     plan_of,
     public,
     read_definition,
-    rule_of,
 )
 from ordinaut.domain import task as decisions
-from ordinaut.domain.durations import parse_duration
-from ordinaut.domain.errors import Invalid, NotPossible, VersionConflict
+from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.ids import task_id
 from ordinaut.domain.request import request_run
 from ordinaut.domain.run import run_stream
@@ -198,62 +194,6 @@ async def retire_task(command: Command) -> Answer:
             continue
         return Answer(200, as_answer(after(task, item, appended), None), appended.position)
     raise contended(name_or_id)
-
-
-@router.post("/{name_or_id}/pause", openapi_extra=openapi.body({"reason": openapi.TEXT}))
-@command
-async def pause_task(command: Command) -> Answer:
-    """Pause a task: its occurrences are skipped, with that reason, until it is resumed."""
-    body = command.body(("reason",))
-    reason = text_field(body, "reason")
-    name_or_id = command.request.path_params["name_or_id"]
-    task, position = await change_task(command, name_or_id, lambda task: decisions.pause(task, reason))
-    return Answer(200, await public(command, task), position)
-
-
-@router.post("/{name_or_id}/resume", openapi_extra=openapi.body({}))
-@command
-async def resume_task(command: Command) -> Answer:
-    """End a pause or a snooze."""
-    command.body(())
-    task, position = await change_task(command, command.request.path_params["name_or_id"], decisions.resume)
-    return Answer(200, await public(command, task), position)
-
-
-@router.post(
-    "/{name_or_id}/snooze",
-    openapi_extra=openapi.body({"until": openapi.INSTANT, "for": openapi.DURATION, "reason": openapi.TEXT}),
-)
-@command
-async def snooze_task(command: Command) -> Answer:
-    """Skip what is due before `until`, or within `for`; with neither, the next occurrence."""
-    body = command.body(("until", "for", "reason"))
-    until, length, reason = instant_field(body, "until"), text_field(body, "for"), text_field(body, "reason")
-    now = command.now
-    if until is not None and length is not None:
-        raise Invalid.at("/for", "`for` does not go with `until`", "leave one out")
-    if length is not None:
-        try:
-            until = now + parse_duration(length)
-        except (ValueError, OverflowError) as error:
-            raise Invalid.at("/for", str(error)) from None
-
-    def decide(task: Task) -> Any:
-        decisions.require_existing(task, task.name)
-        at = until
-        if at is None:
-            schedule = task.definition["schedule"]
-            timed = schedule is not None and "on" not in schedule
-            due = rule_of(schedule).next_after(now) if timed else None
-            if due is None:
-                raise NotPossible(
-                    f"the task {task.name!r} has no next occurrence; say `until` when, or `for` how long"
-                )
-            at = due + timedelta(milliseconds=1)
-        return decisions.snooze(task, at, now, reason)
-
-    task, position = await change_task(command, command.request.path_params["name_or_id"], decide)
-    return Answer(200, await public(command, task), position)
 
 
 @router.post(

@@ -7,6 +7,12 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="The task's name or id.")]
+OneTask = Annotated[str | None, typer.Argument(metavar="[TASK]", help="The task's name or id.")]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="All tasks with this label; repeat to ask for more."),
+]
+Reason = Annotated[str | None, typer.Option(help="Why; people will read it.")]
 
 app = typer.Typer(help="Tasks: see them, run them now, pause and retire them.")
 
@@ -65,20 +71,29 @@ def task_run(
 
 @app.command("pause")
 def task_pause(
-    task: Task, reason: Annotated[str | None, typer.Option(help="Why; people will read it.")] = None
+    task: OneTask = None,
+    label: Labels = None,
+    reason: Reason = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="An ISO instant, or a duration such as 2h; by default until it is resumed."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Stop a task from firing until it is resumed."""
-    from ordinaut.cli import tasks
+    """Stop a task, or all with a label, from firing until an instant or until resumed."""
+    from ordinaut.cli import taskcontrol
 
-    raise typer.Exit(tasks.command(task, "pause", {"reason": reason}))
+    raise typer.Exit(taskcontrol.pause(task, label or [], reason, until, as_json=as_json))
 
 
 @app.command("resume")
-def task_resume(task: Task) -> None:
-    """Let a paused or snoozed task fire again."""
-    from ordinaut.cli import tasks
+def task_resume(
+    task: OneTask = None, label: Labels = None, reason: Reason = None, as_json: Json = False
+) -> None:
+    """Let a paused or snoozed task, or all with a label, fire again."""
+    from ordinaut.cli import taskcontrol
 
-    raise typer.Exit(tasks.command(task, "resume", {}))
+    raise typer.Exit(taskcontrol.resume(task, label or [], reason, as_json=as_json))
 
 
 @app.command("snooze")
@@ -88,12 +103,12 @@ def task_snooze(
         str | None,
         typer.Argument(help="An ISO instant, or a duration such as 2h; by default the next occurrence."),
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; people will read it.")] = None,
+    reason: Reason = None,
 ) -> None:
     """Stop a task from firing for a while."""
-    from ordinaut.cli import tasks
+    from ordinaut.cli import taskcontrol
 
-    raise typer.Exit(tasks.snooze(task, until, reason))
+    raise typer.Exit(taskcontrol.snooze(task, until, reason))
 
 
 @app.command("retire")

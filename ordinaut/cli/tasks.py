@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,6 @@ from ordinaut.cli.client import Client, segment
 from ordinaut.cli.output import ago, brief, instant, note, out, print_json, say, state, table
 from ordinaut.cli.program import program
 from ordinaut.cli.runs import follow as follow_run
-from ordinaut.domain.durations import parse_duration
 
 
 def list_tasks(status: str | None, limit: int | None, *, as_json: bool) -> int:
@@ -119,7 +117,9 @@ def _facts(task: Mapping[str, Any], ahead: list[dict[str, Any]]) -> Iterator[tup
             yield field, brief(trigger[field], 500)
     if task["status"] == "paused":
         reason = task["paused_reason"]
-        yield "paused", "until it is resumed" + (f": {escape(reason)}" if reason else "")
+        end = task["paused_until"]
+        until = f"until {instant(end)} ({ago(end)})" if end else "until it is resumed"
+        yield "paused", until + (f": {escape(reason)}" if reason else "")
     elif _halted(task):
         yield "snoozed", f"until {instant(task['snoozed_until'])} ({ago(task['snoozed_until'])})"
     for number, each in enumerate(ahead):
@@ -164,36 +164,6 @@ def json_argument(text: str, where: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise typer.BadParameter(f"is not JSON: {error}", param_hint=where) from None
-
-
-def command(name: str, verb: str, body: Mapping[str, Any]) -> int:
-    """Pause, resume or snooze a task."""
-    wanted = {field: value for field, value in body.items() if value is not None}
-    with Client() as client:
-        client.post(f"/v1/tasks/{segment(name)}/{verb}", wanted)
-    past = {"pause": "paused", "resume": "resumed", "snooze": "snoozed"}[verb]
-    say(f"{past} {name}")
-    return 0
-
-
-def snooze(name: str, until: str | None, reason: str | None) -> int:
-    """`ordinaut task snooze`: `until` is an instant, a duration from now, or None for one occurrence."""
-    return command(name, "snooze", {**_until(until), "reason": reason})
-
-
-def _until(text: str | None) -> dict[str, str]:
-    if text is None:
-        return {}
-    with suppress(ValueError, OverflowError):
-        parse_duration(text)
-        return {"for": text}
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is neither an ISO instant nor a duration such as 2h", param_hint="UNTIL"
-        ) from None
-    return {"until": at.astimezone().isoformat()}
 
 
 def retire(name: str, *, yes: bool) -> int:

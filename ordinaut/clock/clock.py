@@ -17,11 +17,12 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from ordinaut.clock.fire import Fired, Firing
 from ordinaut.clock.read import look
+from ordinaut.clock.resume import BATCH, end_pauses
 from ordinaut.log.database import OUTAGE
 from ordinaut.log.wake import PROJECTED, Wake
 from ordinaut.runtime.metrics import OCCURRENCES
 from ordinaut.runtime.system import System
-from projections.schedules import PROJECTION
+from projections import schedules, tasks
 
 NEWS_SECONDS = 0.05
 """Changes of the table are looked at together: under load the projection announces many a second."""
@@ -34,12 +35,13 @@ ANSWERS_KEPT = timedelta(days=7)
 """How long an Idempotency-Key, or the id a sender gave to an event, is remembered with its answer."""
 
 _SLACK = timedelta(milliseconds=1)
+_WATCHED = (schedules.PROJECTION.name, tasks.PROJECTION.name, "")
 
 logger = structlog.get_logger(__name__)
 
 
 class Clock:
-    """Fires what is due until told to stop.
+    """Fires what is due, and ends the pauses that are over, until told to stop.
 
     `lag` is how many seconds the oldest due schedule was overdue when last looked at; `fired` counts the
     runs requested and `skipped` the instants skipped by this process; `trouble` is a sentence while the
@@ -86,10 +88,13 @@ class Clock:
 
     async def _fire_all(self, stop: asyncio.Event) -> None:
         """Fire until nothing is due that this clock can fire, then arm for the first that comes."""
+        while await end_pauses(self._system) == BATCH and not stop.is_set():
+            pass  # there may be more
         while True:
             now = self._system.time.now()
             async with self._system.pool.acquire() as connection:
                 oldest, following = await look(connection, now)
+                resumes = await tasks.next_pause_to_end(connection, now)
             self.lag = max(0.0, (now - oldest).total_seconds()) if oldest is not None else 0.0
             if stop.is_set():
                 break
@@ -101,8 +106,9 @@ class Clock:
             self._count(done)
             if not done.moved:
                 break  # another clock has them, or the projection will correct them: it tells, or the poll
-        if following is not None:
-            self._arm(following)
+        coming = [at for at in (following, resumes) if at is not None]
+        if coming:
+            self._arm(min(coming))
 
     def _arm(self, due: datetime) -> None:
         ahead = min(max(due - self._system.time.now(), timedelta(0)), FURTHEST)
@@ -116,7 +122,7 @@ class Clock:
         self._wake.set()
 
     def _heard(self, payload: str) -> None:
-        if payload in (PROJECTION.name, "") and self._news is None:
+        if payload in _WATCHED and self._news is None:
             self._news = asyncio.get_running_loop().call_later(NEWS_SECONDS, self._look_at_news)
 
     def _look_at_news(self) -> None:

@@ -119,19 +119,21 @@ def _mark(
 ) -> tuple[list[_Mark], datetime | None]:
     """What the instants from `at` up to now are, before overlap is looked at, and the one after now."""
     marks: list[_Mark] = []
-    while at is not None and at <= now and at in taken:
-        marks.append(_Mark(at, at, "deduplicated"))
-        at = rule.next_after(at)
-    if at is None or at > now:
-        return marks, at
-    if (reason := task.skip_reason(at)) is not None:
-        held = _held(task, rule, at, now, reason)
+    while at is not None and at <= now:
+        if at in taken:
+            marks.append(_Mark(at, at, "deduplicated"))
+            at = rule.next_after(at)
+            continue
+        if (hold := task.hold(at)) is None:
+            break
+        reason, end = hold
+        held = _held(rule, at, now if end is None else min(now, end - _TICK))
         marks.append(_range(held, reason))
         if reason == "retired":
             return marks, None
         at = rule.next_after(held.last)
-        if at is None or at > now:
-            return marks, at
+    if at is None or at > now:
+        return marks, at
     plan = plan_catch_up(rule, at, now, definition.policy.catch_up)
     if plan.skipped is not None:
         marks.append(_range(plan.skipped, plan.skipped.reason))
@@ -139,11 +141,8 @@ def _mark(
     return marks, plan.next
 
 
-def _held(task: Task, rule: Schedule, at: datetime, now: datetime, reason: str) -> Skipped:
-    """The instants from `at` on that the task's state keeps from running."""
-    upto = now
-    if reason == "snoozed" and task.snoozed_until is not None:
-        upto = min(now, task.snoozed_until - _TICK)
+def _held(rule: Schedule, at: datetime, upto: datetime) -> Skipped:
+    """The instants from `at` up to `upto`, which the task's state keeps from running."""
     # Nothing is on time with a grace below zero: the plan is one range, counted within its bounds.
     skipped = plan_catch_up(rule, at, upto, _NOTHING_LATE, -_TICK).skipped
     return skipped or Skipped(at, at, 1)

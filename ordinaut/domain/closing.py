@@ -21,10 +21,15 @@ _NOTHING_LATE = CatchUp("none")
 def last_verdict(
     task: Task, rule: Schedule, index: int, due: datetime, now: datetime, reason: str
 ) -> tuple[str, NewEvent]:
-    """The id of the run there will not be, and OccurrenceSkipped for all instants of `rule` from `due`
-    (itself one, and not after `now`) up to `now`. A paused task's instants are skipped as that."""
+    """The id of the run there will not be, and OccurrenceSkipped for the instants of `rule` from `due`
+    (itself one, and not after `now`) up to `now`. What a pause covers is skipped as that, and the verdict
+    goes to the end of the pause only."""
+    upto, hold = now, task.hold(due)
+    if hold is not None and hold[0] == "paused":
+        reason = "paused"
+        upto = now if hold[1] is None else min(now, hold[1] - _TICK)
     # Nothing is on time with a grace below zero: the plan is one range, counted within its bounds.
-    found = plan_catch_up(rule, due, now, _NOTHING_LATE, -_TICK).skipped or Skipped(due, due, 1)
+    found = plan_catch_up(rule, due, upto, _NOTHING_LATE, -_TICK).skipped or Skipped(due, due, 1)
     first, last = (instant.astimezone(UTC).isoformat() for instant in (found.first, found.last))
     cause = {
         "kind": "schedule",
@@ -35,5 +40,4 @@ def last_verdict(
     extra: dict[str, Any] = {"schedule": index, "next": None, "from": first, "to": last, "count": found.count}
     if found.count_capped:
         extra["count_capped"] = True
-    why = "paused" if task.status == "paused" else reason
-    return ids.scheduled_run_id(task.id, found.first), skip_occurrence(task, cause, why, extra)
+    return ids.scheduled_run_id(task.id, found.first), skip_occurrence(task, cause, reason, extra)

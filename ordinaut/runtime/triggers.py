@@ -28,7 +28,7 @@ CHUNK = 1000
 # them looks empty to the older snapshot.) Without a checkpoint the log is read from its beginning.
 LOAD = """
 SELECT c.position, t.id::text, t.space, t.name, t.status, t.definition, t.version, t.stream_version,
-       t.created_at, t.changed_at, t.paused_reason, t.snoozed_until
+       t.created_at, t.changed_at, t.paused_reason, t.paused_until, t.snoozed_until
   FROM projection_checkpoints c
   LEFT JOIN tasks t ON t.definition #> '{schedule,on}' IS NOT NULL
  WHERE c.name = 'tasks'

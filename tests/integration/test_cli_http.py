@@ -147,6 +147,40 @@ def test_tasks_are_run_paused_snoozed_and_retired(cli: Cli, directory: Path) -> 
     assert names(cli) == ["echo"]
 
 
+def test_a_task_is_paused_until_an_instant_and_says_so(cli: Cli, directory: Path) -> None:
+    cli("apply", "-f", str(directory))
+    assert (
+        cli("task", "pause", "nightly", "--reason", "holidays", "--until", "2h").stdout == "paused nightly\n"
+    )
+    shown = cli("task", "show", "nightly").stdout
+    assert "paused    until " in shown and "(in " in shown and "holidays" in shown
+    paused = result(cli("task", "pause", "nightly", "--until", "2100-01-01T00:00:00Z", "--json"))
+    assert (paused["paused_until"], paused["paused_reason"]) == ("2100-01-01T00:00:00+00:00", "holidays")
+    past = cli("task", "pause", "nightly", "--until", "2020-01-01T00:00:00Z")
+    assert past.returncode == 1 and "/until" in past.stderr
+    assert cli("task", "pause", "nightly", "--until", "soon").returncode == 2
+    assert cli("task", "resume", "nightly", "--reason", "back early").returncode == 0
+    assert result(cli("task", "show", "nightly", "--json"))["paused_until"] is None
+
+
+def test_tasks_are_paused_and_resumed_by_label(cli: Cli, tmp_path: Path) -> None:
+    for name, team in (("a", "billing"), ("b", "billing"), ("c", "ops")):
+        labelled = NIGHTLY.replace("name: nightly", f"name: {name}\nlabels: {{team: {team}}}")
+        (tmp_path / f"{name}.yaml").write_text(labelled)
+    cli("apply", "-f", str(tmp_path))
+    cli("task", "pause", "b", "--reason", "audit")
+    paused = cli("task", "pause", "--label", "team=billing", "--reason", "audit")
+    assert paused.stdout == "paused a\n" and "b is paused already" in paused.stderr
+    resumed = result(cli("task", "resume", "--label", "team=billing", "--json"))
+    assert resumed == {"changed": ["a", "b"], "already": []}
+    assert "No task has these labels" in cli("task", "pause", "--label", "team=none").stderr
+    for wrong in ([], ["a", "--label", "team=billing"], ["--label", "billing"]):
+        for verb in ("pause", "resume"):
+            assert cli("task", verb, *wrong).returncode == 2, wrong
+    twice = cli("task", "pause", "--label", "team=billing", "--label", "team=ops")
+    assert twice.returncode == 2 and "two values" in twice.stderr
+
+
 def test_a_published_event_runs_what_listens_and_is_in_the_log(cli: Cli, directory: Path) -> None:
     cli("apply", "-f", str(directory))
     event = result(cli("event", "publish", "orders", '{"amount": 120}', "--json"))

@@ -2,6 +2,7 @@
 
 import json
 import random
+from datetime import timedelta
 
 import orjson
 from redis.asyncio import Redis
@@ -138,6 +139,25 @@ async def test_a_paused_task_gets_its_verdict_and_no_run(database_url: str, redi
         await happen(system, ship, task.resume(ship))
         await system.redis.xadd("orders", {"data": "2"})
         assert await requested(system, 1) == [2]
+
+
+async def test_an_entry_after_the_end_of_a_pause_runs_though_no_clock_has_resumed_the_task(
+    database_url: str, redis_url: str
+) -> None:
+    async with a_system(database_url, redis_url) as system, an_intake(system):
+        ship = await listen(system, "ship")
+        until = system.time.now() + timedelta(seconds=2)
+        await happen(system, ship, task.pause(ship, "stocktaking", until))
+        await system.redis.xadd("orders", {"data": "1"})
+
+        async def skipped() -> bool:
+            return [event.data["reason"] for event in await events(system, "OccurrenceSkipped")] == ["paused"]
+
+        await eventually(skipped)
+        await eventually(lambda: system.time.now() > until, 20)
+        await system.redis.xadd("orders", {"data": "2"})
+        assert await requested(system, 1) == [2]
+        assert (await system.tasks.load(ship.id)).status == "paused"
 
 
 async def test_a_retired_task_hears_nothing_and_its_successor_only_what_is_new(

@@ -156,7 +156,7 @@ def the_same_as_the_pure_folds(folder: Folder, space: str, events: list[Event]) 
                 name: getattr(known, name)
                 for name in (
                     "space", "name", "status", "definition", "version", "stream_version", "created_at",
-                    "changed_at", "paused_reason", "snoozed_until",
+                    "changed_at", "paused_reason", "paused_until", "snoozed_until",
                 )
             }  # fmt: skip
         elif own[0].type == "RunRequested":

@@ -111,11 +111,13 @@ class World:
 
     def _pause(self, which: int, number: int) -> Append | None:
         known = self._task(which)
-        return self._of_task(known, task.pause(known, f"reason {number}" if number % 3 else None))
+        until = self.clock + timedelta(minutes=number) if number % 2 else None
+        return self._of_task(known, task.pause(known, f"reason {number}" if number % 3 else None, until))
 
-    def _resume(self, which: int, _number: int) -> Append | None:
+    def _resume(self, which: int, number: int) -> Append | None:
         known = self._task(which)
-        return self._of_task(known, task.resume(known))
+        by_clock = task.end_pause(known, self.clock + timedelta(minutes=number))
+        return self._of_task(known, by_clock or task.resume(known))
 
     def _snooze(self, which: int, number: int) -> Append | None:
         known = self._task(which)

@@ -119,6 +119,51 @@ def test_a_snoozed_task_skips_what_comes_before_the_end_of_the_snooze() -> None:
     assert decision.verdicts[0].event.data["next"] == seconds(20).isoformat()
 
 
+@pytest.mark.parametrize(
+    ("catch_up", "words"),
+    [
+        ("none", [(0, "paused"), (200, "missed"), (540, "fired")]),
+        ("latest", [(0, "paused"), (200, "missed"), (540, "fired")]),
+        ("all", [(0, "paused"), *((second, "fired") for second in range(200, 601, 10))]),
+    ],
+)
+@pytest.mark.parametrize("resumed", [False, True], ids=["still_paused", "resumed"])
+def test_what_is_due_after_the_end_of_a_pause_follows_the_policy(
+    catch_up: str, words: list[tuple[int, str]], resumed: bool
+) -> None:
+    """Whether or not the clock has told the log that the pause is over."""
+    held = case(catch_up=catch_up, overlap="allow")
+    if resumed:
+        held.task = replace(held.task, pause_ended=seconds(195))
+    else:
+        held.task = replace(held.task, status="paused", paused_until=seconds(195))
+    decision = held.decide(seconds(600))
+    assert told(decision)[: len(words)] == words
+    assert decision.verdicts[0].count == 20
+    assert decision.verdicts[0].event.data["next"] == seconds(200).isoformat()
+    assert sum(verdict.count for verdict in decision.verdicts) == 61
+
+
+def test_the_instant_a_pause_ends_at_fires() -> None:
+    held = case(overlap="allow")
+    held.task = replace(held.task, status="paused", paused_until=seconds(10))
+    assert told(held.decide(seconds(12))) == [(0, "paused"), (10, "fired")]
+    assert told(held.decide(seconds(9))) == [(0, "paused")]
+
+
+def test_a_snooze_goes_on_when_a_pause_has_ended() -> None:
+    held = case(overlap="allow")
+    held.task = replace(held.task, pause_ended=seconds(15), snoozed_until=seconds(35))
+    assert told(held.decide(seconds(41))) == [(0, "paused"), (20, "snoozed"), (40, "fired")]
+
+
+def test_an_instant_of_a_pause_that_has_its_verdict_gets_no_other() -> None:
+    held = case(overlap="allow")
+    held.task = replace(held.task, status="paused", paused_until=seconds(15))
+    decision = held.decide(seconds(21), taken={BORN})
+    assert told(decision) == [(0, "deduplicated"), (10, "paused"), (20, "fired")]
+
+
 def test_a_retired_task_gets_its_last_verdict() -> None:
     retired = case()
     retired.task = replace(retired.task, status="retired")

@@ -48,8 +48,8 @@ def created(version: int = 1, **more: Any) -> NewEvent:
     return NewEvent("TaskCreated", data | more)
 
 
-PAUSED = NewEvent("TaskPaused", {"name": "backup", "reason": "holidays"})
-RESUMED = NewEvent("TaskResumed", {"name": "backup"})
+PAUSED = NewEvent("TaskPaused", {"name": "backup", "reason": "holidays", "until": None})
+RESUMED = NewEvent("TaskResumed", {"name": "backup", "reason": None})
 SNOOZED = NewEvent("TaskSnoozed", {"name": "backup", "until": LATER.isoformat(), "reason": None})
 RETIRED = NewEvent("TaskRetired", {"name": "backup", "reason": None})
 
@@ -136,7 +136,8 @@ def test_pausing_says_why() -> None:
 
 
 def test_pausing_twice_is_pausing_once() -> None:
-    given(created(), PAUSED).when(pause, "again").then()
+    given(created(), PAUSED).when(pause, "holidays").then()
+    given(created(), PAUSED).when(pause, None).then()
 
 
 def test_resuming_ends_a_pause() -> None:
