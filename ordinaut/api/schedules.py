@@ -92,6 +92,7 @@ def _expected(
         return []
     rule = rule_of(schedule)
     at: datetime | None = due
+    before: datetime | None = None
     if since is not None and since > due:
         at = rule.next_after(since - _TICK)
     items: list[dict[str, Any]] = []
@@ -108,10 +109,10 @@ def _expected(
                 "task_version": task.version,
                 "decided_at": None,
                 "local": at.astimezone(rule.tz).isoformat(),
-                "note": note(rule, at),
+                "note": note(rule, at, before),
             }
         )
-        at = rule.next_after(at)
+        before, at = at, rule.next_after(at)
     return items
 
 

@@ -36,6 +36,23 @@ def test_preview_notes_a_local_time_that_does_not_exist() -> None:
     assert "02:30 does not exist" in answer.stdout
 
 
+def test_preview_is_a_table_of_local_time_utc_and_note() -> None:
+    asked = (
+        "--cron",
+        "15,45 1 * * *",
+        "--timezone",
+        "Australia/Lord_Howe",
+        "--after",
+        "2024-04-06T00:00:00Z",
+    )
+    answer = preview(*asked, "--count", "2")
+    assert [line.rstrip() for line in answer.stdout.splitlines()] == [
+        "LOCAL TIME                     UTC                  NOTE",
+        "Sun 2024-04-07 01:15:00 +1100  2024-04-06 14:15:00",
+        "Sun 2024-04-07 01:45:00 +1100  2024-04-06 14:45:00  clocks go back: the first 01:45, not the second",
+    ]
+
+
 def test_preview_shows_a_calendar_without_a_terminal_and_without_a_server() -> None:
     asked = ("--cron", "30 8 * * 1", "--timezone", "Europe/Berlin", "--after", "2026-03-26T00:00:00Z")
     answer = preview(*asked, "--count", "2", "--calendar")

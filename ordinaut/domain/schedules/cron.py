@@ -14,6 +14,7 @@ gap and runs in both halves of an overlap.
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import takewhile
 from typing import ClassVar
 from zoneinfo import ZoneInfo
 
@@ -73,15 +74,23 @@ class Cron(Schedule):
         """One sentence for people."""
         return f"cron {self.expression} in {self.tz.key}"
 
-    def moved_from(self, instant: datetime) -> datetime | None:
-        """The first wall time of a fixed-time rule inside the gap that ends at `instant`."""
+    def moved_from(self, instant: datetime) -> list[datetime]:
+        """The wall times of a fixed-time rule inside the gap that ends at `instant`."""
         before = zones.offset(self.tz, instant - timedelta(seconds=1))
         gap_start = (instant + before).replace(tzinfo=None)
         gap_end = self.wall(instant)
         if not self._fixed or gap_end <= gap_start:
-            return None
-        named = next(self._walls(gap_start), None)
-        return named if named is not None and named < gap_end else None
+            return []
+        return list(takewhile(lambda wall: wall < gap_end, self._walls(gap_start)))
+
+    def dropped(self, after: datetime, instant: datetime) -> list[datetime]:
+        """See `Schedule`; a rule with a star has no run for a time in a gap."""
+        if self._fixed:
+            return []
+        # What the rule names between two neighbours and does not run at can only be in a gap.
+        ends = self.wall(instant)
+        passed = takewhile(lambda wall: wall < ends, self._walls(_whole_minute_after(self.wall(after))))
+        return [wall for wall in passed if not zones.exists(self.tz, wall)]
 
     def _next_fixed(self, after: datetime) -> datetime | None:
         for wall in self._walls(_whole_minute_after(self.wall(after))):

@@ -5,6 +5,7 @@ from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 from ordinaut.domain.durations import format_duration
+from ordinaut.domain.schedules import zones
 from ordinaut.domain.schedules.schedule import Schedule
 
 SHORTEST = timedelta(seconds=1)
@@ -38,6 +39,12 @@ class Every(Schedule):
         if at is None or at > last:
             return 0, False
         return (last - at) // self.interval + 1, False
+
+    def shifted_by(self, instant: datetime) -> timedelta:
+        """See `Schedule`; 0 for the anchor, before which there is none."""
+        if instant - self.anchor < self.interval:
+            return timedelta(0)
+        return zones.offset(self.tz, instant) - zones.offset(self.tz, instant - self.interval)
 
     def describe(self) -> str:
         """One sentence for people."""

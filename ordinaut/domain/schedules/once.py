@@ -22,10 +22,11 @@ class Once(Schedule):
         """See `Schedule`."""
         return self.at if self.at > instant else None
 
-    def moved_from(self, instant: datetime) -> datetime | None:
+    def moved_from(self, instant: datetime) -> list[datetime]:
         """The wall time that was written, when it does not exist."""
-        moved = instant == self.at and self._named is not None and self.wall(instant) != self._named
-        return self._named if moved else None
+        if instant != self.at or self._named is None or self.wall(instant) == self._named:
+            return []
+        return [self._named]
 
     def describe(self) -> str:
         """One sentence for people."""

@@ -1,9 +1,12 @@
 """What a schedule will do: its next occurrences, in UTC and on the wall, with a note at clock changes."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
+from ordinaut.domain.durations import format_duration
 from ordinaut.domain.schedules.schedule import Schedule
+
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,21 +21,53 @@ class Occurrence:
 def preview(schedule: Schedule, after: datetime, count: int) -> list[Occurrence]:
     """The first `count` occurrences strictly after `after` (aware); fewer when the schedule ends."""
     found: list[Occurrence] = []
-    at = schedule.next_after(after)
+    before, at = after, schedule.next_after(after)
     while at is not None and len(found) < count:
-        found.append(Occurrence(at, at.astimezone(schedule.tz), note(schedule, at)))
-        at = schedule.next_after(at)
+        found.append(Occurrence(at, at.astimezone(schedule.tz), note(schedule, at, before)))
+        before, at = at, schedule.next_after(at)
     return found
 
 
-def note(schedule: Schedule, at: datetime) -> str:
-    """What a clock change does to the occurrence at `at`, or ""."""
+def note(schedule: Schedule, at: datetime, after: datetime | None = None) -> str:
+    """What a clock change does to the occurrence at `at`, or "".
+
+    With `after`, the occurrence before it or a later instant, it also tells of times between the two that
+    do not exist and have no run.
+    """
     local = at.astimezone(schedule.tz)
-    named = schedule.moved_from(at)
-    if named is not None:
-        shape = "%H:%M" if named.date() == local.date() else "%Y-%m-%d %H:%M"
-        return f"clocks go forward: {named:{shape}} does not exist, runs at {local:{shape}}"
+    if moved := schedule.moved_from(at):
+        runs = "runs" if len(moved) == 1 else "run once"
+        where = f"{local:%Y-%m-%d} " if moved[0].date() != local.date() else ""
+        return f"clocks go forward: {_missing(moved, local)}, {runs} at {where}{_clock(local)}"
+    if after is not None and (dropped := schedule.dropped(after, at)):
+        them = "it" if len(dropped) == 1 else "them"
+        return f"clocks go forward: {_missing(dropped, local)}, no run for {them}"
     # A real instant whose wall time has two readings exists twice: the gap's readings are not real.
     if local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset():
-        return f"clocks go back: the {'second' if local.fold else 'first'} {local:%H:%M}"
+        return f"clocks go back: {_which(schedule, local)}"
+    if shift := schedule.shifted_by(at):
+        way = "forward" if shift > timedelta(0) else "back"
+        return f"clocks went {way} by {format_duration(abs(shift))} since the one before"
     return ""
+
+
+def _missing(walls: list[datetime], local: datetime) -> str:
+    """The wall times of a gap, rising, with their day when `local`, at which this is said, is on another."""
+    day = f"{walls[0]:%Y-%m-%d} " if walls[0].date() != local.date() else ""
+    if len(walls) == 1:
+        return f"{day}{_clock(walls[0])} does not exist"
+    between = "and" if len(walls) == 2 else "to"
+    return f"{day}{_clock(walls[0])} {between} {_clock(walls[-1])} do not exist"
+
+
+def _which(schedule: Schedule, local: datetime) -> str:
+    if local.fold:
+        return f"the second {_clock(local)}"
+    second = local.replace(fold=1).astimezone(UTC)
+    # Elapsed time passes through both halves of an overlap, and passes over neither.
+    both = schedule.kind == "every" or schedule.next_after(second - _TICK) == second
+    return f"the first {_clock(local)}" + ("" if both else ", not the second")
+
+
+def _clock(wall: datetime) -> str:
+    return wall.strftime("%H:%M:%S" if wall.second else "%H:%M")

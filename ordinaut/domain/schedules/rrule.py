@@ -29,7 +29,10 @@ _SECOND = timedelta(seconds=1)
 
 
 class RRule(Schedule):
-    """A rule with added (`rdate`) and removed (`exdate`) instants. Raises ValueError when it never fires."""
+    """A rule with added (`rdate`) and removed (`exdate`) instants. Raises ValueError when it never fires.
+
+    `rdate_walls` are those of `rdate` that were written as wall times (naive); they only serve the notes.
+    """
 
     kind: ClassVar[str] = "rrule"
 
@@ -40,12 +43,14 @@ class RRule(Schedule):
         tz: ZoneInfo,
         rdate: frozenset[datetime] = frozenset(),
         exdate: frozenset[datetime] = frozenset(),
+        rdate_walls: frozenset[datetime] = frozenset(),
     ) -> None:
         self.tz = tz
         self.text = text
         self._rule = rule.recurrence
         self._rdate = sorted(rdate - exdate)
         self._exdate = exdate
+        self._rdate_walls = rdate_walls
         self._until = rule.until.astimezone(UTC) if rule.until and rule.until.tzinfo else None
         self._last_wall = rule.until if rule.until and not rule.until.tzinfo else None
         start = zones.to_instant(tz, self._rule.dtstart)
@@ -67,17 +72,29 @@ class RRule(Schedule):
         added = next((at for at in self._rdate if at > after), None)
         return min((at for at in (found, added) if at is not None), default=None)
 
-    def moved_from(self, instant: datetime) -> datetime | None:
-        """The wall time in a gap that the rule names, when `instant` stands for it."""
-        wall = zones.in_gap_before(self.tz, instant)
-        if wall is None or self._first_wall(wall) != wall:
-            return None
-        own = self.wall(instant)
-        return None if self._first_wall(own) == own else wall
+    def moved_from(self, instant: datetime) -> list[datetime]:
+        """The wall time in a gap that the rule names, when `instant` stands for it alone."""
+        jumped = self._in_gap_before(instant)
+        return jumped if jumped and not self._names(self.wall(instant)) else []
+
+    def dropped(self, after: datetime, instant: datetime) -> list[datetime]:
+        """See `Schedule`; the wall time in a gap that becomes an instant the rule names anyway."""
+        jumped = self._in_gap_before(instant)
+        return jumped if jumped and self._names(self.wall(instant)) else []
 
     def describe(self) -> str:
         """One sentence for people."""
         return f"{self.text} from {self._rule.dtstart.isoformat()} in {self.tz.key}"
+
+    def _in_gap_before(self, instant: datetime) -> list[datetime]:
+        wall = zones.in_gap_before(self.tz, instant)
+        return [wall] if wall is not None and self._names(wall) else []
+
+    def _names(self, wall: datetime) -> bool:
+        try:
+            return wall in self._rdate_walls or self._first_wall(wall) == wall
+        except BudgetSpentError:  # the next one is far away
+            return False
 
     def _count_out(self, count: int) -> datetime | None:
         """The wall time of the last of `count` occurrences."""

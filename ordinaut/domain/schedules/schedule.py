@@ -26,9 +26,19 @@ class Schedule(ABC):
     def describe(self) -> str:
         """One sentence, without a period, for people."""
 
-    def moved_from(self, instant: datetime) -> datetime | None:
-        """The wall time the rule named when the clocks jump over it and it happens at `instant` instead."""
-        return None
+    def moved_from(self, instant: datetime) -> list[datetime]:
+        """The wall times the rule names that the clocks jump over and that happen at `instant` instead."""
+        return []
+
+    def dropped(self, after: datetime, instant: datetime) -> list[datetime]:
+        """The wall times the rule names that the clocks jump over and for which nothing happens, between
+        `after` and the occurrence that follows it at `instant`."""
+        return []
+
+    def shifted_by(self, instant: datetime) -> timedelta:
+        """How far the clocks were put forward (back: less than 0) since the occurrence before `instant`, for
+        a rule that counts elapsed time; 0 for one that names wall times."""
+        return timedelta(0)
 
     def count_between(self, first: datetime, last: datetime, cap: int) -> tuple[int, bool]:
         """How many occurrences lie in [first, last]; counting stops at `cap`, and True says that it did."""

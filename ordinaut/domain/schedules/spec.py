@@ -130,7 +130,9 @@ def _rrule(spec: Mapping[str, Any], created_at: datetime) -> tuple[dict[str, Any
     rule = _named("/rrule", lambda: rrule_text.parse_rule(text, dtstart))
     rdate = _instants(spec, "rdate", lines.rdate, tz)
     exdate = _instants(spec, "exdate", lines.exdate, tz)
-    schedule = _named("/rrule", lambda: RRule(rule, text, tz, _absolute(rdate, tz), _absolute(exdate, tz)))
+    added, removed = _absolute(rdate, tz), _absolute(exdate, tz)
+    walls = frozenset(at for at in rdate if at.tzinfo is None)
+    schedule = _named("/rrule", lambda: RRule(rule, text, tz, added, removed, walls))
     normal: dict[str, Any] = {"rrule": text, "timezone": tz.key, "dtstart": dtstart.isoformat()}
     for name, moments in (("rdate", rdate), ("exdate", exdate)):
         if moments:
