@@ -5,9 +5,12 @@ and the log say so. The expected version of the task's stream lets in one of sev
 who was first.
 """
 
+from collections.abc import Mapping
+from datetime import datetime
+
 from ordinaut.domain.events import Event
 from ordinaut.domain.task import end_pause, fold, task_stream
-from ordinaut.log.append import Append, Appended
+from ordinaut.log.append import Append, Appended, append
 from ordinaut.log.read import read_streams
 from ordinaut.runtime.system import System
 from projections.tasks import pauses_to_end
@@ -27,27 +30,24 @@ async def end_pauses(system: System) -> int:
     now = system.time.now()
     async with system.pool.acquire() as connection:
         ids = await pauses_to_end(connection, now, BATCH)
-        streams = await read_streams(connection, [task_stream(task_id) for task_id in ids]) if ids else {}
-    items: list[Append] = []
-    for task_id in ids:
-        events = streams.get(task_stream(task_id), [])
-        task = fold(task_id, events)
-        if ended := end_pause(task, now):
-            pause = _pause(events)
-            items.append(
-                Append(
-                    pause.stream,
-                    task.stream_version,
-                    ended,
-                    task.space,
-                    ACTOR,
-                    pause.correlation,
-                    pause.reference,
-                )
-            )
-    outcomes = await system.appender.append_all(items)
+        if not ids:
+            return 0
+        streams = await read_streams(connection, [task_stream(task_id) for task_id in ids])
+        items = [item for task_id in ids if (item := _ended(task_id, streams, now)) is not None]
+        if not items:
+            return 0
+        async with connection.transaction():
+            outcomes = await append(connection, items)
     return sum(isinstance(outcome, Appended) for outcome in outcomes)
 
 
-def _pause(events: list[Event]) -> Event:
-    return next(event for event in reversed(events) if event.type == "TaskPaused")
+def _ended(task_id: str, streams: Mapping[str, list[Event]], now: datetime) -> Append | None:
+    events = streams.get(task_stream(task_id), [])
+    task = fold(task_id, events)
+    resumed = end_pause(task, now)
+    if not resumed:
+        return None
+    pause = next(event for event in reversed(events) if event.type == "TaskPaused")
+    return Append(
+        pause.stream, task.stream_version, resumed, task.space, ACTOR, pause.correlation, pause.reference
+    )
