@@ -103,7 +103,7 @@ def _expected(
                 "until": at.isoformat(),
                 "count": 1,
                 "verdict": "expected",
-                "reason": task.skip_reason(at),
+                "reason": hold[0] if (hold := task.hold(at)) else None,
                 "run": None,
                 "lateness": None,
                 "task_version": task.version,

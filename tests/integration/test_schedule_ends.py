@@ -75,6 +75,29 @@ async def test_i8_what_no_clock_decided_has_a_verdict_when_the_schedule_is_chang
         assert len(await verdicts(api, "t", retired)) == 1
 
 
+async def test_i8_what_a_pause_covered_is_told_from_what_was_due_after_its_end(
+    database_url: str, redis_url: str
+) -> None:
+    """No clock runs: the instants on both sides wait for their verdict until the task is retired."""
+    async with running_api(database_url, redis_url) as api:
+        task = (await api.http.put("/v1/tasks/t", json=every("1s"))).json()
+        first = datetime.fromisoformat(task["next_fire_at"])
+        until = first + 1.5 * SECOND
+        paused = await api.http.post("/v1/tasks/t/pause", json={"until": until.isoformat()})
+        assert paused.status_code == 200, paused.text
+        await overdue(api, task, 3)
+        expected = (await api.fresh("/v1/tasks/t/occurrences", paused, limit=500))["items"]
+        assert [one["reason"] for one in expected[:4]] == ["paused", "paused", None, None]
+        resumed = await api.http.post("/v1/tasks/t/resume")
+        again = (await api.fresh("/v1/tasks/t/occurrences", resumed, limit=500))["items"]
+        assert [one["reason"] for one in again[:4]] == ["paused", "paused", None, None]
+        gone = await api.http.delete("/v1/tasks/t")
+        covered, after = await verdicts(api, "t", gone)
+        assert (covered["reason"], covered["at"], covered["count"]) == ("paused", first.isoformat(), 2)
+        assert (after["reason"], after["at"]) == ("retired", (first + 2 * SECOND).isoformat())
+        assert after["count"] >= 2
+
+
 async def test_i8_a_clock_that_decides_while_schedules_change_leaves_no_instant_out(
     database_url: str, redis_url: str
 ) -> None:
