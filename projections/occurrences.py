@@ -1,5 +1,6 @@
 """The table `occurrences`: what became of each instant a schedule named (I8)."""
 
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -64,6 +65,56 @@ async def latest_occurrences(
         task_id, before, limit,
     )  # fmt: skip
     return [public(row) for row in reversed(rows)]
+
+
+async def checkpoint(connection: Connection) -> int:
+    """The position of the last event that is in the table."""
+    position: int | None = await connection.fetchval(
+        "SELECT position FROM projection_checkpoints WHERE name = $1", PROJECTION.name
+    )
+    return position or 0
+
+
+async def verdicts_of(
+    connection: Connection, task_id: str, since: datetime, unfolded: Sequence[Any]
+) -> AsyncIterator[Any]:
+    """A task's verdicts that do not end before `since`, oldest first, read bit by bit: those of the table
+    with the `unfolded` ones, where the table has none of that instant. Needs a transaction."""
+    later = list(unfolded)
+    async for row in connection.cursor(
+        """SELECT at, until, count, verdict, task_version FROM occurrences
+            WHERE task_id = $1::uuid AND until >= $2 ORDER BY at""",
+        task_id, since,
+    ):  # fmt: skip
+        while later and later[0]["at"] < row["at"]:
+            yield later.pop(0)
+        if later and later[0]["at"] == row["at"]:
+            later.pop(0)
+        yield row
+    for row in later:
+        yield row
+
+
+async def verdicts_unfolded(connection: Connection, task_ids: Sequence[str]) -> dict[str, list[Any]]:
+    """By task, the verdicts that are in the log and not in the table yet, oldest first, one an instant."""
+    rows = await connection.fetch(
+        """SELECT DISTINCT ON (task_id, at) * FROM (
+              SELECT data->>'task' AS task_id, position,
+                     coalesce((data->>'from')::timestamptz, (data#>>'{cause,at}')::timestamptz) AS at,
+                     coalesce((data->>'to')::timestamptz, (data#>>'{cause,at}')::timestamptz) AS until,
+                     coalesce((data->>'count')::bigint, 1) AS count,
+                     CASE type WHEN 'RunRequested' THEN 'fired' ELSE 'skipped' END AS verdict,
+                     (data->>'task_version')::int AS task_version
+                FROM events
+               WHERE position > $1 AND type = ANY ($2) AND data->>'task' = ANY ($3)
+                 AND data#>>'{cause,kind}' = 'schedule') AS e
+            ORDER BY task_id, at, position""",
+        await checkpoint(connection), sorted(OCCURS), list(task_ids),
+    )  # fmt: skip
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        found.setdefault(row["task_id"], []).append(row)
+    return found
 
 
 def public(row: Any) -> dict[str, Any]:

@@ -4,16 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.markup import escape
 
+from ordinaut.cli import ledger
 from ordinaut.cli.database import operator_settings
+from ordinaut.cli.finding import Finding
 from ordinaut.cli.output import print_json, state, table
 from ordinaut.cli.schema import missing
 from ordinaut.domain.errors import OrdinautError
@@ -32,18 +34,6 @@ MUCH_LAG = 10_000
 SKEW_SECONDS = 5.0
 LEAST_FREE = 0.9
 """The share of PostgreSQL's connections in use from which on it is worth a word."""
-
-Level = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check's result; `advice` says what to do, "" when nothing needs doing."""
-
-    check: str
-    level: Level
-    found: str
-    advice: str = ""
 
 
 def doctor(*, as_json: bool) -> int:
@@ -81,6 +71,7 @@ async def _all() -> list[Finding]:
         findings += answers
         if postgres is not None and prepared:
             findings.append(await _projections(postgres))
+            findings += [finding async for finding in ledger.findings(postgres)]
             if all(each.level != "fail" for each in answers):
                 findings.append(await _relay(postgres, redis))
                 findings += [finding async for finding in _groups(postgres, redis)]
