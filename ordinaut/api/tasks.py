@@ -97,7 +97,8 @@ async def put_task(command: Command) -> Answer:
         kept = task.exists and definition.schedule == task.definition["schedule"]
         plan, tz = [] if kept else plan_of(definition, now), tz_version()
         if task.exists:
-            status, events = 200, decisions.change(task, definition.normalised(), plan, tz)
+            status = 200
+            events = decisions.change(task, definition.normalised(), plan, tz, effective_at=now)
         else:
             status, events = (
                 201,
@@ -187,7 +188,8 @@ async def retire_task(command: Command) -> Answer:
     name_or_id = command.request.path_params["name_or_id"]
     for _ in range(TRIES):
         task = await load_task(command.door, command.space, name_or_id)
-        item = command.append(task_stream(task.id), task.stream_version, decisions.retire(task, None))
+        events = decisions.retire(task, None, effective_at=command.now)
+        item = command.append(task_stream(task.id), task.stream_version, events)
         try:
             appended = await append_and_close(command, task, item, "retired")
         except VersionConflict:

@@ -180,18 +180,22 @@ def create(
     return [NewEvent("TaskCreated", data)]
 
 
-def change(task: Task, definition: dict[str, Any], plan: Plan, tz: str) -> list[NewEvent]:
+def change(
+    task: Task, definition: dict[str, Any], plan: Plan, tz: str, *, effective_at: datetime | None = None
+) -> list[NewEvent]:
     """Give the task another definition; no event when it is the one it has.
 
     The plan is part of the event only when the schedule changed, so that changing a pipeline does not
-    move the next fire time.
+    move the next fire time. `effective_at` is the instant the plan was made at: up to it (included) the old
+    schedule names the instants, behind it the new one, however long the event waits to be recorded. None
+    where only the order of events counts.
     """
     require_existing(task, task.name)
     if definition == task.definition:
         return []
     data: dict[str, Any] = {"name": task.name, "version": task.version + 1, "definition": definition}
     if definition["schedule"] != task.definition["schedule"]:
-        data |= {"plan": plan, "tz": tz}
+        data |= {"plan": plan, "tz": tz} | _effective(effective_at)
     return [NewEvent("TaskChanged", data)]
 
 
@@ -258,7 +262,12 @@ def snooze_once(task: Task, due: datetime, now: datetime, reason: str | None) ->
     return snooze(task, due + _SHORTEST, now, reason)
 
 
-def retire(task: Task, reason: str | None) -> list[NewEvent]:
-    """Take the task out of use. Its runs and events stay; its name is free again."""
+def retire(task: Task, reason: str | None, *, effective_at: datetime | None = None) -> list[NewEvent]:
+    """Take the task out of use. Its runs and events stay; its name is free again. `effective_at`: see
+    `change`; behind it no schedule names an instant."""
     require_existing(task, task.name)
-    return [NewEvent("TaskRetired", {"name": task.name, "reason": reason})]
+    return [NewEvent("TaskRetired", {"name": task.name, "reason": reason} | _effective(effective_at))]
+
+
+def _effective(at: datetime | None) -> dict[str, str]:
+    return {} if at is None else {"effective_at": at.astimezone(UTC).isoformat()}

@@ -21,8 +21,10 @@ GRACE = timedelta(seconds=60)
 """How long a schedule that is not in the table (any more) may be without a verdict."""
 
 HANDOVER = timedelta(seconds=5)
-"""How long before the record of its end a schedule's instants may be without a verdict: the change was
-decided before it was recorded, and they belong to the one schedule or to the other."""
+"""How long after its end a schedule's instants may still get a verdict: from a clock that decided before the
+end was recorded."""
+
+_TICK = timedelta(microseconds=1)
 
 MOST_BEHIND = 10_000
 """The most events that the table may be behind the log; they are read from there."""
@@ -37,6 +39,7 @@ SELECT position, stream, space, data->>'name' AS name FROM events
 
 _HISTORY = """
 SELECT stream, type, at, position, (data->>'version')::int AS version, data->'plan' AS plan,
+       coalesce((data->>'effective_at')::timestamptz, at) AS effective_at,
        data#>'{definition,schedule}' AS schedule
   FROM events WHERE stream = ANY ($1) AND type IN ('TaskCreated', 'TaskChanged', 'TaskRetired')
  ORDER BY stream, events.version
@@ -146,8 +149,9 @@ def _periods(history: Sequence[Any], planned: Any, snapshot: _Snapshot) -> list[
     for event in history:
         ends = event["type"] == "TaskRetired" or event["plan"] is not None
         if current is not None and ends:
-            end, following = event["at"], current.versions[-1][1] + 1
-            periods.append(replace(current, due_before=end - HANDOVER, upto=end + HANDOVER, ends=following))
+            end, following = event["effective_at"], current.versions[-1][1] + 1
+            upto = max(end, event["at"]) + HANDOVER
+            periods.append(replace(current, due_before=end + _TICK, upto=upto, ends=following))
             current = None
         if event["type"] == "TaskRetired":
             continue

@@ -35,7 +35,8 @@ async def holes(world: World, **bounds: int) -> tuple[list[Hole], Checked]:
 
 
 async def change(world: World, task_id: str, schedule: dict[str, Any] | None, **policy: Any) -> None:
-    """Give a task another schedule, planned from now on."""
+    """Decide what is due, then give a task another schedule, planned from now on."""
+    await world.fire_all()
     state, now = await world.load(task_id), world.system.time.now()
     document: dict[str, Any] = {"name": state.name, "schedule": schedule, "policy": policy}
     document["pipeline"] = [{"id": "say", "uses": "debug.echo"}]
@@ -45,7 +46,7 @@ async def change(world: World, task_id: str, schedule: dict[str, Any] | None, **
         first = parse_schedule(definition["schedule"], created_at=now).next_after(now)
         assert first is not None
         plan = [{"index": 0, "at": first.isoformat()}]
-    await world.add(task_id, tasks.change(state, definition, plan, "2026a"))
+    await world.add(task_id, tasks.change(state, definition, plan, "2026a", effective_at=now))
 
 
 async def an_hour(world: World, name: str, **policy: Any) -> str:
@@ -115,6 +116,43 @@ async def test_a_ledger_over_changes_a_pause_a_snooze_and_a_retirement_has_no_ho
     assert found == []
     assert (checked.tasks, checked.bounded, checked.left) == (1, 0, 0)
     assert checked.instants >= 15
+
+
+async def test_a_change_that_waits_long_to_be_recorded_leaves_no_instant_out(
+    database_url: str, redis_url: str, world: World
+) -> None:
+    """Up to the instant it was decided at the old schedule names what is due, behind it the new one."""
+    async with running_api(database_url, redis_url) as api:
+
+        async def put(name: str, every: str) -> None:
+            body = {"pipeline": PIPELINE, "schedule": {"every": every}, "policy": {"overlap": "allow"}}
+            assert (await api.http.put(f"/v1/tasks/{name}", json=body)).status_code < 300
+
+        await put("tick", "1s")
+        async with api.system.pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT FROM log_head FOR UPDATE")
+            before = world.system.time.now()
+            # The first is in flight, so the second waits in the queue.
+            waiting = [asyncio.create_task(put("other", "1h"))]
+            await eventually(lambda: appends_waiting(world))
+            waiting.append(asyncio.create_task(put("tick", "1h")))
+            await eventually(lambda: world.system.time.now() > before + 3 * SECOND, timeout=20)
+        await asyncio.gather(*waiting)
+    (row,) = await world.fetch(
+        "SELECT at - (data->>'effective_at')::timestamptz AS waited FROM events WHERE type = 'TaskChanged'"
+    )
+    assert row["waited"] > 2 * SECOND
+    await world.project()
+    assert (await holes(world))[0] == []
+
+
+async def appends_waiting(world: World) -> bool:
+    """Whether an append waits for the head of the log."""
+    (row,) = await world.fetch(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND query LIKE '%append_events%' AND datname = current_database()"
+    )
+    return bool(row[0])
 
 
 async def test_the_tables_may_be_behind_the_log(world: World) -> None:
