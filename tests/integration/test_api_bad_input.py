@@ -107,7 +107,7 @@ async def test_an_encoded_body_is_refused(api: Served) -> None:
         ("/v1/tasks/hello/run", {"simulate": "yes"}, "/simulate"),
         ("/v1/tasks/hello/run", {"input": "\x00"}, "/input"),
         ("/v1/tasks/hello/pause", {"reason": 5}, "/reason"),
-        ("/v1/tasks/hello/resume", {"reason": "x"}, "/reason"),
+        ("/v1/tasks/hello/resume", {"until": "2030-01-01T00:00:00Z"}, "/until"),
         ("/v1/tasks/hello/snooze", {"until": "tomorrow"}, "/until"),
         ("/v1/tasks/hello/snooze", {"until": "2030-01-01T00:00:00"}, "/until"),
         ("/v1/tasks/hello/snooze", {"for": "a while"}, "/for"),
