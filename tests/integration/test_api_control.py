@@ -175,9 +175,11 @@ async def test_only_tasks_of_the_keys_space_are_paused(api: Served) -> None:
 
 
 async def test_a_reader_pauses_nothing(api: Served) -> None:
+    await put(api, a={"team": "billing"})
     _, key = await issue_key(api.system, space="default", agent="watcher", role="reader")
     async with api.client(key) as http:
         problem(await http.post("/v1/tasks:pause", json=BILLING), 403)
+    assert await told(api) == []
 
 
 async def test_a_task_that_was_just_acknowledged_is_among_those_with_the_label(

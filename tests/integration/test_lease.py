@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from ordinaut.domain.events import NewEvent
+from ordinaut.domain.events import SCHEMA_VERSION, NewEvent
 from ordinaut.domain.run import Run
 from ordinaut.domain.run import start as decide_start
 from ordinaut.work.lease import lease_due_work
@@ -90,6 +90,8 @@ async def test_the_start_that_comes_with_the_lease_is_the_one_the_domain_decides
     assert (started.type, started.data) == (expected.type, expected.data)
     assert (started.version, started.actor, started.causation) == (2, "worker:w", f"run-{run_id}/1")
     assert (started.space, started.correlation) == (requested.space, requested.correlation)
+    written = await world.system.pool.fetchval("SELECT schema FROM events WHERE type = 'RunStarted'")
+    assert written == SCHEMA_VERSION
 
 
 async def test_what_is_not_due_yet_is_not_leased(world: World) -> None:
