@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ordinaut.domain.policy import CatchUp
-from ordinaut.domain.schedules.catch_up import COUNT_CAP, GRACE, jittered, plan_catch_up
+from ordinaut.domain.schedules.catch_up import COUNT_CAP, GRACE, plan_catch_up
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import parse_schedule
 
@@ -108,16 +108,3 @@ def test_every_overdue_occurrence_has_exactly_one_verdict(
         assert (plan.skipped.first, plan.skipped.last) == (due[0], due[skipped - 1])
     assert plan.next == at
     assert all(instant in plan.fire for instant in due if now - instant <= GRACE)
-
-
-@given(st.text(max_size=20), st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)), st.integers(0, 86400))
-def test_jitter_is_stable_and_less_than_its_bound(task: str, at: datetime, seconds: int) -> None:
-    instant, jitter = at.replace(tzinfo=UTC), timedelta(seconds=seconds)
-    moved = jittered(task, instant, jitter)
-    assert moved == jittered(task, instant, jitter)
-    assert moved == instant if not seconds else timedelta(0) <= moved - instant < jitter
-
-
-def test_jitter_spreads_the_tasks_of_one_instant() -> None:
-    moved = {jittered(f"task-{n}", START, timedelta(minutes=1)) for n in range(100)}
-    assert len(moved) > 90
