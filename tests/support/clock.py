@@ -103,6 +103,15 @@ class World:
             moved += done
         return moved
 
+    async def fire_at(self, instant: datetime) -> int:
+        """The same as if it were `instant` all the time."""
+        time = self.system.time
+        time.now = lambda: instant  # type: ignore[method-assign]
+        try:
+            return await self.fire_all()
+        finally:
+            del time.now  # type: ignore[method-assign]
+
     async def ledger(self, task_id: str) -> list[Any]:
         """The rows of `occurrences` of a task, oldest first, when the projection has caught up."""
         await self.project()
