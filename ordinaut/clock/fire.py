@@ -14,6 +14,7 @@ import structlog
 from ordinaut.clock.decide import UNCONCERNED, Decision, Due, Verdict, decide
 from ordinaut.clock.known import Known, KnownTasks
 from ordinaut.clock.learn import Conflict, Learned
+from ordinaut.clock.pace import spread
 from ordinaut.clock.read import coming, unfinished_scheduled_runs
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.run import cancel, fold, run_stream
@@ -131,6 +132,8 @@ class Firing:
         rows = await lock_due(connection, now, BATCH + self._left_alone)
         due = [Due(row["task_id"], row["index"], row["next_fire_at"], row["since_version"]) for row in rows]
         batch = await self._decide(connection, due, now, learned)
+        rate = self._system.settings.catch_up_per_second
+        await spread(connection, batch.appends, [verdict for _, verdict in batch.owners], now, rate)
         if batch.moves:
             await connection.execute(ADVANCE_NOW, *map(list, zip(*batch.moves, strict=True)))
         if batch.canceled:

@@ -56,6 +56,13 @@ class Settings(BaseSettings):
         description="TCP port (on `host`) of this process's own /metrics, whatever its roles; unset: none.",
     )
 
+    catch_up_per_second: float = Field(
+        100.0,
+        ge=0.01,
+        le=100_000,
+        description="Runs, over all spaces, that begin to be caught up in one second at the most.",
+    )
+
     worker_concurrency: int = Field(100, ge=1, description="Runs one worker process carries at once.")
     lease_seconds: float = Field(
         30.0, ge=1, description="How long a lease holds without a heartbeat before another worker takes over."

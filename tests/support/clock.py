@@ -1,10 +1,10 @@
 """Clocks and projectors in the test's own process, and tasks put straight into the log."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ordinaut.clock.clock import Clock
@@ -137,12 +137,23 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(database_url: str) -> AsyncIterator[World]:
+async def open_world(database_url: str, **settings: Any) -> AsyncIterator[World]:
     """A system of its own on the test's database, as another process has one."""
-    async with open_system(load_settings(database_url=database_url, poll_seconds=0.2)) as system:
+    values = {"database_url": database_url, "poll_seconds": 0.2, **settings}
+    async with open_system(load_settings(**values)) as system:
         yield World(system)
 
 
 def whole_second(instant: datetime) -> datetime:
     """The instant without its fraction of a second, UTC."""
     return instant.astimezone(UTC).replace(microsecond=0)
+
+
+def most_in_a_second(instants: Sequence[datetime]) -> int:
+    """The most of them that any second (not only whole ones) holds."""
+    ordered, first, most = sorted(instants), 0, 0
+    for n, at in enumerate(ordered):
+        while at - ordered[first] >= timedelta(seconds=1):
+            first += 1
+        most = max(most, n - first + 1)
+    return most
