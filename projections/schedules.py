@@ -1,4 +1,4 @@
-"""The table `schedules`: when each schedule of each task fires next. The clock lives off it."""
+"""The table `schedules`: the next instant that each task's schedule names. The clock lives off it."""
 
 from datetime import datetime
 from typing import Any
@@ -8,13 +8,11 @@ from projections.base import Fold, Projection, batch, last_of
 
 DDL = """
 CREATE TABLE schedules (
-    task_id       uuid        NOT NULL,
-    index         int         NOT NULL,
+    task_id       uuid        PRIMARY KEY,
     space         text        NOT NULL,
     next_fire_at  timestamptz,
     since_version int         NOT NULL,
-    tz            text        NOT NULL,
-    PRIMARY KEY (task_id, index)
+    tz            text        NOT NULL
 ) WITH (fillfactor = 70);
 CREATE INDEX ON schedules (next_fire_at) WHERE next_fire_at IS NOT NULL;
 """
@@ -32,21 +30,20 @@ DELETE FROM schedules USING ({PLANNED}) AS e WHERE task_id = substr(e.stream, 6)
 
 PLAN = f"""
 INSERT INTO schedules
-SELECT substr(e.stream, 6)::uuid, (p->>'index')::int, e.space, (p->>'at')::timestamptz,
+SELECT substr(e.stream, 6)::uuid, e.space, (e.data#>>'{{plan,0,at}}')::timestamptz,
        (e.data->>'version')::int, e.data->>'tz'
-  FROM ({PLANNED}) AS e, jsonb_array_elements(e.data->'plan') AS p
+  FROM ({PLANNED}) AS e WHERE e.data->'plan' <> '[]'
 """
 
 # An occurrence carries the instant that follows it. One that was decided by an older schedule than
 # the one in force says nothing about it. A schedule only moves on: the clock moves the row ahead of the
 # projection, which must not take it back.
 ADVANCE = f"""
-UPDATE schedules SET next_fire_at = (e.data->>'next')::timestamptz
-  FROM (SELECT DISTINCT ON (data->>'task', data->>'schedule') data
+UPDATE schedules SET next_fire_at = (e.data->>'next')::timestamptz, tz = coalesce(e.data->>'tz', tz)
+  FROM (SELECT DISTINCT ON (data->>'task') data
           FROM ({batch(OCCURS)}) AS o WHERE data ? 'next'
-         ORDER BY data->>'task', data->>'schedule', position DESC) AS e
- WHERE task_id = (e.data->>'task')::uuid AND index = (e.data->>'schedule')::int
-   AND since_version <= (e.data->>'task_version')::int
+         ORDER BY data->>'task', position DESC) AS e
+ WHERE task_id = (e.data->>'task')::uuid AND since_version <= (e.data->>'task_version')::int
    AND (e.data->>'next' IS NULL OR next_fire_at < (e.data->>'next')::timestamptz)
 """
 
@@ -57,7 +54,7 @@ DELETE FROM schedules USING ({last_of(LIVES, "stream, type")}) AS e
 
 PROJECTION = Projection(
     "schedules",
-    version=1,
+    version=2,
     ddl=DDL,
     folds=[Fold(DEFINES, DROP_CHANGED), Fold(DEFINES, PLAN), Fold(OCCURS, ADVANCE), Fold(LIVES, RETIRE)],
     notifies=True,
@@ -66,9 +63,9 @@ PROJECTION = Projection(
 # The clock moves the row in the transaction that records the occurrence; the projection then finds it
 # moved. Otherwise a clock would see the same occurrence due until the projection has caught up.
 ADVANCE_NOW = """
-UPDATE schedules s SET next_fire_at = m.next
-  FROM unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[]) AS m (task_id, index, task_version, next)
- WHERE s.task_id = m.task_id AND s.index = m.index AND s.since_version <= m.task_version
+UPDATE schedules s SET next_fire_at = m.next, tz = m.tz
+  FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::text[]) AS m (task_id, task_version, next, tz)
+ WHERE s.task_id = m.task_id AND s.since_version <= m.task_version
    AND (m.next IS NULL OR s.next_fire_at < m.next)
 """
 
@@ -77,7 +74,7 @@ async def lock_due(connection: Connection, now: datetime, limit: int) -> list[An
     """At most `limit` schedules that are due, oldest first, locked until the transaction ends; those
     that another clock holds are passed over."""
     rows: list[Any] = await connection.fetch(
-        """SELECT task_id::text, index, space, next_fire_at, since_version FROM schedules
+        """SELECT task_id::text, space, next_fire_at, since_version FROM schedules
             WHERE next_fire_at <= $1 ORDER BY next_fire_at, task_id LIMIT $2 FOR UPDATE SKIP LOCKED""",
         now, limit,
     )  # fmt: skip
@@ -93,7 +90,7 @@ async def undecided_from(connection: Connection, task_id: str) -> datetime | Non
                        ELSE (p.data#>>'{plan,0,at}')::timestamptz END
              FROM (SELECT data FROM events WHERE stream = 'task-' || $1::text AND data ? 'plan'
                     ORDER BY version DESC LIMIT 1) AS p
-             LEFT JOIN schedules s ON s.task_id = $1::text::uuid AND s.index = 0""",
+             LEFT JOIN schedules s ON s.task_id = $1::text::uuid""",
         task_id,
     )
     return at

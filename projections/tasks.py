@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from ordinaut.domain.schedules.spec import next_kept
 from ordinaut.log.append import Connection
 from projections.base import Fold, Projection, last_of
 
@@ -107,14 +108,14 @@ PROJECTION = Projection(
 
 SELECT = """
 SELECT t.*, s.next_fire_at FROM tasks t
-  LEFT JOIN LATERAL (SELECT min(next_fire_at) AS next_fire_at FROM schedules WHERE task_id = t.id) s ON true
+  LEFT JOIN schedules s ON s.task_id = t.id
 """
 
 
 def public(row: Any) -> dict[str, Any]:
     """A row of `SELECT` as the API shows a task."""
     definition = row["definition"]
-    next_fire_at: datetime | None = row["next_fire_at"]
+    next_fire_at = next_kept(definition["schedule"], row["next_fire_at"])
     return {
         "id": str(row["id"]),
         "name": row["name"],

@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from ordinaut.api.door import Command
-from ordinaut.api.taskcommands import rule_of
 from ordinaut.domain.closing import last_verdict
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.ids import scheduled_run_id
 from ordinaut.domain.run import run_stream
 from ordinaut.domain.schedules.schedule import Schedule
+from ordinaut.domain.schedules.spec import is_timed, rule_of
 from ordinaut.domain.task import Task, task_stream
 from ordinaut.log.append import Append, Appended, Connection
 from projections.schedules import undecided_from
@@ -36,14 +36,14 @@ async def append_and_close(command: Command, task: Task, item: Append, reason: s
 
 async def _last_verdicts(command: Command, task: Task, reason: str) -> list[Append]:
     schedule = task.definition["schedule"]
-    if schedule is None or "on" in schedule:
+    if not is_timed(schedule):
         return []
     rule, requires = rule_of(schedule), {task_stream(task.id): task.stream_version}
     verdicts: list[Append] = []
     async with command.system.pool.acquire() as connection:
         due = await undecided_from(connection, task.id)
         while due := await _first_without(connection, task, rule, due, command.now):
-            run_id, event = last_verdict(task, rule, 0, due, command.now, reason)
+            run_id, event = last_verdict(task, rule, due, command.now, reason)
             verdicts.append(command.append(run_stream(run_id), 0, [event], requires=requires))
             due = rule.next_after(datetime.fromisoformat(event.data["to"]))
     return verdicts

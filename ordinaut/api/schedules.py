@@ -1,6 +1,7 @@
 """What schedules did and will do: /v1/tasks/{…}/occurrences and /v1/schedules/preview."""
 
 from datetime import datetime, timedelta
+from itertools import islice, takewhile
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,10 +11,10 @@ from ordinaut.api.bodies import check_fields, instant_field, parse_object, read_
 from ordinaut.api.door import Direct, Door, as_json, caller_of, door_of, query
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query, to_cursor
-from ordinaut.api.taskcommands import load_task, rule_of
+from ordinaut.api.taskcommands import load_task
 from ordinaut.domain.errors import Invalid
-from ordinaut.domain.schedules.preview import note, preview
-from ordinaut.domain.schedules.spec import normalise_schedule, parse_schedule
+from ordinaut.domain.schedules.preview import Occurrence, occurrences, preview
+from ordinaut.domain.schedules.spec import FIELDS, is_timed, normalise_schedule, rule_of
 from ordinaut.domain.task import Task
 from projections import occurrences as occurrences_table
 from projections import tasks as tasks_table
@@ -21,7 +22,7 @@ from projections import tasks as tasks_table
 router = APIRouter(prefix="/v1", tags=["schedules"], route_class=Direct)
 
 _TICK = timedelta(microseconds=1)
-_SCHEDULE = ("cron", "rrule", "once", "every", "timezone", "dtstart", "rdate", "exdate", "anchor")
+_SCHEDULE = tuple(dict.fromkeys(name for names in FIELDS.values() for name in names))
 MOST_PREVIEWED = 1000
 
 
@@ -88,32 +89,30 @@ def _expected(
 ) -> list[dict[str, Any]]:
     """The instants from the next one on (which may be past, if no clock has come to it yet)."""
     schedule = task.definition["schedule"]
-    if due is None or room <= 0 or not task.exists or schedule is None or "on" in schedule:
+    if due is None or room <= 0 or not task.exists or not is_timed(schedule):
         return []
     rule = rule_of(schedule)
-    at: datetime | None = due
-    before: datetime | None = None
-    if since is not None and since > due:
-        at = rule.next_after(since - _TICK)
-    items: list[dict[str, Any]] = []
-    while at is not None and len(items) < room and (until is None or at < until):
-        items.append(
-            {
-                "at": at.isoformat(),
-                "until": at.isoformat(),
-                "count": 1,
-                "verdict": "expected",
-                "reason": hold[0] if (hold := task.hold(at)) else None,
-                "run": None,
-                "lateness": None,
-                "task_version": task.version,
-                "decided_at": None,
-                "local": at.astimezone(rule.tz).isoformat(),
-                "note": note(rule, at, before),
-            }
-        )
-        before, at = at, rule.next_after(at)
-    return items
+    first = rule.next_after(since - _TICK) if since is not None and since > due else due
+    ahead = islice(occurrences(rule, first), room)
+    return [_expectation(task, one) for one in takewhile(lambda one: until is None or one.utc < until, ahead)]
+
+
+def _expectation(task: Task, one: Occurrence) -> dict[str, Any]:
+    at = one.utc.isoformat()
+    hold = task.hold(one.utc)
+    return {
+        "at": at,
+        "until": at,
+        "count": 1,
+        "verdict": "expected",
+        "reason": hold[0] if hold else "excluded" if one.excluded else None,
+        "run": None,
+        "lateness": None,
+        "task_version": task.version,
+        "decided_at": None,
+        "local": one.local.isoformat(),
+        "note": one.note,
+    }
 
 
 @router.post(
@@ -125,6 +124,10 @@ def _expected(
             "once": openapi.TEXT,
             "every": openapi.TEXT,
             "timezone": openapi.TEXT,
+            "start": openapi.TEXT,
+            "end": openapi.TEXT,
+            "exclude": {"type": "array"},
+            "schedule": {"description": "One schedule or a list of them, instead of its fields."},
             "after": openapi.INSTANT,
             "count": {"type": "integer", "minimum": 1, "maximum": MOST_PREVIEWED, "default": 10},
         }
@@ -134,7 +137,7 @@ async def preview_schedule(request: Request) -> Response:
     """What a schedule will do, without making a task: the first `count` instants after `after` (now)."""
     door = door_of(request)
     body = parse_object(await read_body(request, door.system.settings.max_body_bytes))
-    check_fields(body, (*_SCHEDULE, "after", "count"))
+    check_fields(body, (*_SCHEDULE, "schedule", "after", "count"))
     return as_json(_previewed(door, body))
 
 
@@ -144,11 +147,24 @@ def _previewed(door: Door, body: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_PREVIEWED:
         raise Invalid.at("/count", "must be a whole number", f"1 to {MOST_PREVIEWED}")
     spec = {name: value for name, value in body.items() if name in _SCHEDULE}
-    normal = normalise_schedule(spec, now)
-    rule = parse_schedule(normal, created_at=now)
+    if "schedule" not in body:
+        normal = normalise_schedule(spec, now)
+    elif spec:
+        raise Invalid.at("/schedule", f"is given, and {next(iter(spec))!r} too", "leave one out")
+    else:
+        try:
+            normal = normalise_schedule(body["schedule"], now)
+        except Invalid as invalid:
+            raise Invalid.all_of([fault.under("/schedule") for fault in invalid.faults]) from None
+    rule = rule_of(normal)
     return {
         "items": [
-            {"at": one.local.isoformat(), "utc": one.utc.isoformat(), "note": one.note}
+            {
+                "at": one.local.isoformat(),
+                "utc": one.utc.isoformat(),
+                "note": one.note,
+                "excluded": one.excluded,
+            }
             for one in preview(rule, after, count)
         ],
         "next": None,

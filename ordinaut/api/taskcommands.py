@@ -4,11 +4,9 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from typing import Any
 
-import orjson
 import structlog
 from redis.exceptions import RedisError
 
@@ -18,17 +16,12 @@ from ordinaut.domain.definition import Definition, parse_definition
 from ordinaut.domain.errors import Invalid, NotFound, NotPossible, VersionConflict
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.ids import task_id
-from ordinaut.domain.schedules.catch_up import plan_catch_up
-from ordinaut.domain.schedules.once import Once
-from ordinaut.domain.schedules.schedule import Schedule
-from ordinaut.domain.schedules.spec import parse_schedule
+from ordinaut.domain.schedules.spec import is_timed, next_kept, rule_of, trigger_of
 from ordinaut.domain.task import Task, evolve, task_stream
 from ordinaut.log.append import Append, Appended
 from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.streams import open_stream
 from projections import tasks as tasks_table
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 TRIES = 5
 """How often a command is decided anew when others keep being first."""
@@ -112,65 +105,30 @@ def read_definition(
     return definition
 
 
-@lru_cache(1024)
-def _rule(normalised: bytes) -> Schedule:
-    return parse_schedule(orjson.loads(normalised), created_at=_EPOCH)
-
-
-def rule_of(schedule: Mapping[str, Any]) -> Schedule:
-    """The rule of a normalised schedule: complete in itself, and the same for many tasks."""
-    return _rule(orjson.dumps(schedule))
-
-
-def plan_of(definition: Definition, now: datetime) -> list[dict[str, Any]]:
-    """The first planned instants of a definition's schedule, as TaskCreated and TaskChanged carry them.
-
-    Raises Invalid for a schedule that never fires again. A `once` in the past is due at once where the
-    policy catches up with all that was missed.
-    """
-    schedule = definition.schedule
-    if schedule is None or "on" in schedule:
-        return []
-    rule, catch_up = rule_of(schedule), definition.policy.catch_up
-    at = rule.next_after(now)
-    if at is None and isinstance(rule, Once) and catch_up.mode == "all":
-        at = next(iter(plan_catch_up(rule, rule.at, now, catch_up).fire), None)
-    if at is not None:
-        return [{"index": 0, "at": at.isoformat()}]
-    if isinstance(rule, Once):
-        hint = "an instant ahead; or `policy.catch_up: {all: {}}`, which runs it late"
-        raise Invalid.at("/schedule/once", f"{schedule['once']} is in the past", hint)
-    raise Invalid.at(f"/schedule/{rule.kind}", "the schedule never fires again", "one with an instant ahead")
-
-
-def next_instant(plan: Sequence[Mapping[str, Any]]) -> str | None:
-    """The first of the planned instants."""
-    return min((row["at"] for row in plan if row["at"]), default=None)
-
-
 async def public(command: Command, task: Task, events: Sequence[NewEvent] = ()) -> dict[str, Any]:
     """The task as the API shows it. When it fires next is known from the `events` that were just decided,
     else from the read tables, and from the rule where those have not come as far as the task has."""
     for event in events:
         if "plan" in event.data:
-            return as_answer(task, next_instant(event.data["plan"]))
+            plan = event.data["plan"]
+            at = datetime.fromisoformat(plan[0]["at"]) if plan else None
+            return as_answer(task, next_kept(task.definition["schedule"], at))
     row = None
     async with command.system.pool.acquire() as connection:
         if await has_reached(connection, ("tasks", "schedules"), task_stream(task.id), task.stream_version):
             row = await tasks_table.get_task(connection, task.space, task.id)
-    return as_answer(task, row["next_fire_at"] if row else next_by_rule(task, command.now))
+    if row is not None:
+        return as_answer(task, row["next_fire_at"] and datetime.fromisoformat(row["next_fire_at"]))
+    return as_answer(task, next_by_rule(task, command.now))
 
 
-def next_by_rule(task: Task, now: datetime) -> str | None:
-    """When the task's schedule names an instant next, whatever the clock has planned."""
+def next_by_rule(task: Task, now: datetime) -> datetime | None:
+    """When the task's schedule fires next, whatever the clock has planned."""
     schedule = task.definition["schedule"]
-    if schedule is None or "on" in schedule:
-        return None
-    at = rule_of(schedule).next_after(now)
-    return at.isoformat() if at else None
+    return rule_of(schedule).kept_after(now) if is_timed(schedule) else None
 
 
-def as_answer(task: Task, next_fire_at: str | None) -> dict[str, Any]:
+def as_answer(task: Task, next_fire_at: datetime | None) -> dict[str, Any]:
     """A task folded from its stream, in the shape the read table gives."""
     definition = task.definition
     assert task.created_at is not None and task.changed_at is not None
@@ -186,7 +144,7 @@ def as_answer(task: Task, next_fire_at: str | None) -> dict[str, Any]:
         "pipeline": definition["pipeline"],
         "policy": definition["policy"],
         "version": task.version,
-        "next_fire_at": next_fire_at if task.exists else None,
+        "next_fire_at": next_fire_at.isoformat() if next_fire_at and task.exists else None,
         "paused_reason": task.paused_reason,
         "paused_until": task.paused_until.isoformat() if task.paused_until else None,
         "snoozed_until": task.snoozed_until.isoformat() if task.snoozed_until else None,
@@ -199,7 +157,7 @@ async def listen(door: Door, definition: Mapping[str, Any]) -> None:
     """Before a task that listens to a stream is acknowledged: make the consumer group where it is missing,
     so that no entry added from then on is missed, by this task or by those that listened before it. With
     Redis away it is left to intake, which goes back in time."""
-    on = (definition["schedule"] or {}).get("on")
+    on = trigger_of(definition["schedule"])
     if on is None:
         return
     system, stream = door.system, on["stream"]

@@ -9,11 +9,12 @@ from fastapi import APIRouter
 from ordinaut.api import openapi
 from ordinaut.api.bodies import instant_field, text_field
 from ordinaut.api.door import Answer, Command, Direct, command
-from ordinaut.api.taskcommands import Decide, change_task, public, rule_of
+from ordinaut.api.taskcommands import Decide, change_task, public
 from ordinaut.domain import task as decisions
 from ordinaut.domain.durations import parse_duration
 from ordinaut.domain.errors import Fault, Invalid, NotPossible, VersionConflict
 from ordinaut.domain.jsonvalues import escape
+from ordinaut.domain.schedules.spec import is_timed, rule_of
 from ordinaut.domain.task import Task, fold, task_stream
 from ordinaut.log.append import Append, Appended, append
 from ordinaut.log.read import read_streams
@@ -64,8 +65,7 @@ async def snooze_task(command: Command) -> Answer:
         if until is not None:
             return decisions.snooze(task, until, now, reason)
         schedule = task.definition["schedule"]
-        timed = schedule is not None and "on" not in schedule
-        due = rule_of(schedule).next_after(now) if timed else None
+        due = rule_of(schedule).kept_after(now) if is_timed(schedule) else None
         if due is None:
             raise NotPossible(
                 f"the task {task.name!r} has no next occurrence; say `until` when, or `for` how long"

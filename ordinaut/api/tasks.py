@@ -20,13 +20,13 @@ from ordinaut.api.taskcommands import (
     load_task,
     looks_like_id,
     next_by_rule,
-    plan_of,
     public,
     read_definition,
 )
 from ordinaut.domain import task as decisions
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.ids import task_id
+from ordinaut.domain.planning import plan_of
 from ordinaut.domain.request import request_run
 from ordinaut.domain.run import run_stream
 from ordinaut.domain.schedules.zones import tz_version
@@ -95,7 +95,8 @@ async def put_task(command: Command) -> Answer:
         definition = read_definition(command, body, name=name, birth=birth)
         # A schedule that stays as it is needs no plan: it may have fired for the last time by now.
         kept = task.exists and definition.schedule == task.definition["schedule"]
-        plan, tz = [] if kept else plan_of(definition, now), tz_version()
+        known = task.definition["schedule"] if task.exists else None
+        plan, tz = [] if kept else plan_of(definition, now, known), tz_version()
         if task.exists:
             status = 200
             events = decisions.change(task, definition.normalised(), plan, tz, effective_at=now)

@@ -41,7 +41,8 @@ def print_calendar(found: Sequence[Occurrence]) -> None:
 
 
 def month_grid(year: int, month: int, days: dict[date, list[Occurrence]]) -> Table:
-    """One month, weeks beginning on Monday. A day with occurrences has their times under it, or `x5`."""
+    """One month, weeks beginning on Monday. A day with occurrences has their times under it, or `x5`; what is
+    excluded stands in brackets."""
     grid = Table(
         title=f"{month_name[month]} {year}", title_style="bold", title_justify="left",
         box=None, padding=(0, 2, 0, 0), header_style="bold",
@@ -57,11 +58,13 @@ def _cell(day: date, found: Sequence[Occurrence]) -> Text:
     if not found:
         return Text(str(day.day), style="dim")
     times = [_time(each) for each in found] if len(found) <= MOST_TIMES else [f"x{len(found)}"]
-    return Text("\n").join([Text(str(day.day), style="bold reverse"), *(Text(time) for time in times)])
+    style = "dim strike" if all(each.excluded for each in found) else "bold reverse"
+    return Text("\n").join([Text(str(day.day), style=style), *(Text(time) for time in times)])
 
 
 def _time(one: Occurrence) -> str:
-    return one.local.strftime("%H:%M:%S" if one.local.second else "%H:%M")
+    text = one.local.strftime("%H:%M:%S" if one.local.second else "%H:%M")
+    return f"({text})" if one.excluded else text
 
 
 def _notes(days: dict[date, list[Occurrence]]) -> list[str]:

@@ -66,6 +66,16 @@ def schedule_preview(
     once: Annotated[str | None, typer.Option(help="An instant or a local time.")] = None,
     every: Annotated[str | None, typer.Option(help="A duration such as 15m.")] = None,
     timezone: Annotated[str | None, typer.Option(help="IANA name; UTC by default.")] = None,
+    start: Annotated[str | None, typer.Option(help="Nothing before this day or moment.")] = None,
+    end: Annotated[str | None, typer.Option(help="Nothing behind this day or moment.")] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="A day, or a range as 2026-08-01/2026-08-14; repeatable."),
+    ] = None,
+    whole: Annotated[
+        str | None,
+        typer.Option("--schedule", help="All of it, in YAML or JSON; a list too."),
+    ] = None,
     after: Annotated[
         str | None, typer.Option(help="Only what comes after this ISO instant; now by default.")
     ] = None,
@@ -76,15 +86,18 @@ def schedule_preview(
     """Show when a schedule will fire, in local time and UTC, with notes at clock changes."""
     from ordinaut.cli import preview
 
-    given = {"cron": cron, "rrule": rrule, "once": once, "every": every}
-    rules = {kind: text for kind, text in given.items() if text is not None}
-    if len(rules) != 1:
+    rules = {"cron": cron, "rrule": rrule, "once": once, "every": every, "schedule": whole}
+    if sum(text is not None for text in rules.values()) != 1:
         raise typer.BadParameter(
-            "give exactly one of --cron, --rrule, --once, --every", param_hint="the schedule"
+            "give exactly one of --cron, --rrule, --once, --every, --schedule", param_hint="the schedule"
         )
+    fields = rules | {"timezone": timezone, "start": start, "end": end, "exclude": exclude}
+    given = {name: value for name, value in fields.items() if value}
+    if whole is not None and len(given) > 1:
+        raise typer.BadParameter("says all of it: leave the other options out", param_hint="--schedule")
     if calendar and as_json:
         raise typer.BadParameter("one of the two at a time", param_hint="--calendar and --json")
-    code = preview.preview_command(rules, timezone, after, count, calendar=calendar, as_json=as_json)
+    code = preview.preview_command(given, after, count, calendar=calendar, as_json=as_json)
     raise typer.Exit(code)
 
 

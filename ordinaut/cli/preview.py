@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import typer
 
 from ordinaut.cli.calendar import print_calendar
 from ordinaut.cli.output import note, print_json, table
+from ordinaut.cli.yaml_source import load_documents
 from ordinaut.domain.schedules.preview import preview
 from ordinaut.domain.schedules.spec import parse_schedule
 from ordinaut.domain.schedules.zones import to_instant
 
 
 def preview_command(
-    rule: Mapping[str, str],
-    timezone: str | None,
+    given: Mapping[str, Any],
     after: str | None,
     count: int,
     *,
@@ -24,10 +25,11 @@ def preview_command(
     """Print the first `count` occurrences after `after` (now, when None), as a table, as months or as a list
     of instants in JSON; 1 when there is none.
 
-    `rule` is `{"cron": …}` or another kind. Raises Invalid for a rule or a zone that is wrong.
+    `given` is a schedule object (`{"cron": …}`), or `{"schedule": …}` with all of it in YAML. Raises Invalid
+    for a rule or a zone that is wrong.
     """
     start = datetime.now(UTC).replace(microsecond=0) if after is None else _instant(after)
-    spec = dict(rule) | ({} if timezone is None else {"timezone": timezone})
+    spec = _read(given["schedule"]) if "schedule" in given else dict(given)
     moment = start if start.tzinfo else start.replace(tzinfo=UTC)
     schedule = parse_schedule(spec, created_at=moment)
     if start.tzinfo is None:  # a wall time, in the schedule's zone
@@ -54,6 +56,10 @@ def preview_command(
     if not found:
         note(f"It never fires after {moment.isoformat()}: {schedule.describe()}")
     return 0 if found else 1
+
+
+def _read(text: str) -> Any:
+    return load_documents(text, "--schedule")[0].value
 
 
 def _instant(text: str) -> datetime:

@@ -13,6 +13,7 @@ from ordinaut.cli.client import Client, segment
 from ordinaut.cli.output import ago, brief, instant, note, out, print_json, say, state, table
 from ordinaut.cli.program import program
 from ordinaut.cli.runs import follow as follow_run
+from ordinaut.domain.schedules.spec import trigger_of
 
 
 def list_tasks(status: str | None, limit: int | None, *, as_json: bool) -> int:
@@ -49,16 +50,19 @@ def _halted(task: Mapping[str, Any]) -> str:
     return "snoozed" if until and datetime.fromisoformat(until) > datetime.now(UTC) else ""
 
 
-def when(schedule: Mapping[str, Any] | None) -> str:
+def when(schedule: Any) -> str:
     """A schedule in a few words."""
     if schedule is None:
         return "by hand"
+    if isinstance(schedule, list):
+        return " | ".join(map(when, schedule))
     if "on" in schedule:
         return f"on {schedule['on'].get('stream', 'events')}"
     for kind in ("cron", "rrule", "once", "every"):
         if kind in schedule:
             zone = "" if kind == "every" else f" {schedule['timezone']}"
-            return f"{kind} {schedule[kind]}{zone}"
+            excluded = " (with exclusions)" if "exclude" in schedule else ""
+            return f"{kind} {schedule[kind]}{zone}{excluded}"
     return "?"
 
 
@@ -111,7 +115,7 @@ def _facts(task: Mapping[str, Any], ahead: list[dict[str, Any]]) -> Iterator[tup
     if task["labels"]:
         yield "labels", _pairs(task["labels"])
     yield "schedule", escape(when(task["schedule"]))
-    trigger = (task["schedule"] or {}).get("on") or {}
+    trigger = trigger_of(task["schedule"]) or {}
     for field in ("where", "input"):
         if trigger.get(field) is not None:
             yield field, brief(trigger[field], 500)

@@ -1,8 +1,8 @@
 """What becomes of a schedule that is due: a verdict for every instant up to now (I8). Pure.
 
 The order of the questions, for each instant: has it a verdict already (`deduplicated`)? may the task run
-at all (`retired`, `paused`, `snoozed`)? is it too late (`missed`, see schedules/catch_up.py)? is a run of
-an earlier instant still unfinished (`overlap`)? Else it fires.
+at all (`retired`, `paused`, `snoozed`)? is it left out (`excluded`) or too late (`missed`, for both see
+schedules/catch_up.py)? is a run of an earlier instant still unfinished (`overlap`)? Else it fires.
 
 Instants that are skipped for one reason and follow one another are one event, however many they are; it
 lies on the stream of the first of them. So the first instant without a verdict always has a free stream,
@@ -17,9 +17,9 @@ from typing import Any
 from ordinaut.domain import ids
 from ordinaut.domain.definition import Definition
 from ordinaut.domain.events import NewEvent
-from ordinaut.domain.policy import CatchUp
 from ordinaut.domain.request import request_run, skip_occurrence
-from ordinaut.domain.schedules.catch_up import Skipped, jittered, plan_catch_up
+from ordinaut.domain.schedules import zones
+from ordinaut.domain.schedules.catch_up import Skipped, jittered, plan_catch_up, whole_range
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.task import Task
 
@@ -27,25 +27,18 @@ UNCONCERNED = frozenset({"allow", "queue_all"})
 """The overlap policies under which every occurrence fires, whatever is unfinished."""
 
 _TICK = timedelta(microseconds=1)
-_NOTHING_LATE = CatchUp("none")
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A schedule of a task and the instant (UTC) from which on its verdicts are missing.
+    """A task and the instant (UTC) from which on the verdicts of its schedule are missing.
 
     `since_version` is the version of the task's definition the schedule came with.
     """
 
     task_id: str
-    index: int
     at: datetime
     since_version: int
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Which schedule it is."""
-        return self.task_id, self.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +88,7 @@ def decide(
     """The verdicts on the instants of `rule` from `due.at` (itself one) up to `now`.
 
     `unfinished` are the ids of the task's runs from scheduled instants that have not ended; `taken` the
-    instants that got their verdict from elsewhere (another schedule of the task).
+    instants that got their verdict from elsewhere (an earlier definition of the task, a backfill).
     """
     marks, following = _mark(task, definition, rule, due.at.astimezone(UTC), now, taken)
     if not marks:
@@ -103,7 +96,7 @@ def decide(
     marks, cancel = _overlap(marks, definition.policy.overlap, unfinished)
     nexts = [mark.first for mark in marks[1:]] + [following]
     verdicts = tuple(
-        _verdict(task, definition, due.index, mark, upcoming, now)
+        _verdict(task, definition, rule, mark, upcoming, now)
         for mark, upcoming in zip(marks, nexts, strict=True)
     )
     return Decision(verdicts, cancel, following)
@@ -127,29 +120,21 @@ def _mark(
         if (hold := task.hold(at)) is None:
             break
         reason, end = hold
-        held = _held(rule, at, now if end is None else min(now, end - _TICK))
-        marks.append(_range(held, reason))
+        held = whole_range(rule, at, now if end is None else min(now, end - _TICK), reason)
+        marks.append(_range(held))
         if reason == "retired":
             return marks, None
         at = rule.next_after(held.last)
     if at is None or at > now:
         return marks, at
     plan = plan_catch_up(rule, at, now, definition.policy.catch_up)
-    if plan.skipped is not None:
-        marks.append(_range(plan.skipped, plan.skipped.reason))
-    marks += [_Mark(instant, instant, "deduplicated" if instant in taken else None) for instant in plan.fire]
-    return marks, plan.next
+    decided = [_range(skipped) for skipped in plan.skipped]
+    decided += [_Mark(fire, fire, "deduplicated" if fire in taken else None) for fire in plan.fire]
+    return marks + sorted(decided, key=lambda mark: mark.first), plan.next
 
 
-def _held(rule: Schedule, at: datetime, upto: datetime) -> Skipped:
-    """The instants from `at` up to `upto`, which the task's state keeps from running."""
-    # Nothing is on time with a grace below zero: the plan is one range, counted within its bounds.
-    skipped = plan_catch_up(rule, at, upto, _NOTHING_LATE, -_TICK).skipped
-    return skipped or Skipped(at, at, 1)
-
-
-def _range(skipped: Skipped, reason: str) -> _Mark:
-    return _Mark(skipped.first, skipped.last, reason, skipped.count, skipped.count_capped)
+def _range(skipped: Skipped) -> _Mark:
+    return _Mark(skipped.first, skipped.last, skipped.reason, skipped.count, skipped.count_capped)
 
 
 def _overlap(
@@ -174,15 +159,15 @@ def _overlap(
 
 
 def _verdict(
-    task: Task, definition: Definition, index: int, mark: _Mark, upcoming: datetime | None, now: datetime
+    task: Task, definition: Definition, rule: Schedule, mark: _Mark, upcoming: datetime | None, now: datetime
 ) -> Verdict:
     cause = {
         "kind": "schedule",
         "at": _iso(mark.first),
-        "index": index,
+        "index": rule.naming(mark.first)[0],
         "lateness": max(0.0, round((now - mark.first).total_seconds(), 3)),
     }
-    extra: dict[str, Any] = {"schedule": index, "next": None if upcoming is None else _iso(upcoming)}
+    extra: dict[str, Any] = {"next": None if upcoming is None else _iso(upcoming), "tz": zones.tz_version()}
     run_id = ids.scheduled_run_id(task.id, mark.first)
     if mark.reason is None:
         event = request_run(
@@ -196,9 +181,7 @@ def _verdict(
     if mark.reason == "deduplicated":
         # Its own stream is taken; the schedule still has to be seen moving on in the log.
         milliseconds = int(mark.first.timestamp() * 1000)
-        run_id = ids.cause_id(
-            milliseconds, "deduplicated", task.id, str(milliseconds), str(index), str(task.version)
-        )
+        run_id = ids.cause_id(milliseconds, "deduplicated", task.id, str(milliseconds), str(task.version))
     return Verdict(run_id, mark.first, mark.count, skip_occurrence(task, cause, mark.reason, extra))
 
 

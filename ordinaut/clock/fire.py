@@ -8,6 +8,7 @@ what it teaches is kept, and the batch is decided again.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import structlog
 
@@ -18,6 +19,7 @@ from ordinaut.clock.pace import spread
 from ordinaut.clock.read import coming, unfinished_scheduled_runs
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.run import cancel, fold, run_stream
+from ordinaut.domain.schedules.zones import tz_version
 from ordinaut.domain.task import task_stream
 from ordinaut.log.append import MAX_BATCH_EVENTS, Append, Connection, append
 from ordinaut.log.read import read_streams
@@ -31,6 +33,9 @@ BATCH = 1000
 AHEAD = timedelta(seconds=5)
 PREPARED = 500
 """Tasks read ahead of time at once: so few that a schedule that comes due meanwhile does not wait."""
+
+DECIDING_SECONDS = 1.0
+"""How long a batch is decided for: after a long outage one schedule may take tens of milliseconds."""
 
 TRIES = 8
 ACTOR = "clock"
@@ -60,7 +65,7 @@ class _Batch:
 
     appends: list[Append] = field(default_factory=list)
     owners: list[tuple[Due, Verdict | None]] = field(default_factory=list)
-    moves: list[tuple[str, int, int, datetime | None]] = field(default_factory=list)
+    moves: list[tuple[str, int, datetime | None, str]] = field(default_factory=list)
     canceled: list[str] = field(default_factory=list)
     left: int = 0
 
@@ -130,7 +135,7 @@ class Firing:
         now = self._system.time.now()
         # Rows that were left alone are the oldest and come first again: they must not fill the batch.
         rows = await lock_due(connection, now, BATCH + self._left_alone)
-        due = [Due(row["task_id"], row["index"], row["next_fire_at"], row["since_version"]) for row in rows]
+        due = [Due(row["task_id"], row["next_fire_at"], row["since_version"]) for row in rows]
         batch = await self._decide(connection, due, now, learned)
         rate = self._system.settings.catch_up_per_second
         await spread(connection, batch.appends, [verdict for _, verdict in batch.owners], now, rate)
@@ -152,18 +157,14 @@ class Firing:
     async def _decide(
         self, connection: Connection, rows: list[Due], now: datetime, learned: Learned
     ) -> _Batch:
-        since: dict[str, int] = {}
-        for due in rows:
-            since[due.task_id] = max(due.since_version, since.get(due.task_id, 0))
-        tasks = await self._tasks.get(connection, since)
+        tasks = await self._tasks.get(connection, {due.task_id: due.since_version for due in rows})
         wary = [task_id for task_id, known in tasks.items() if known.task.overlap not in UNCONCERNED]
         unfinished = await unfinished_scheduled_runs(connection, wary)
-        batch = _Batch()
-        decided: set[str] = set()
+        batch, enough = _Batch(), monotonic() + DECIDING_SECONDS
         cancels: list[tuple[Due, Known, Decision]] = []
         for due in rows:
-            if len(batch.appends) >= MAX_BATCH_EVENTS or due.task_id in decided:
-                continue  # in the next batch: two schedules of one task must see each other's verdicts
+            if len(batch.appends) >= MAX_BATCH_EVENTS or monotonic() > enough:
+                break  # the others are in the next batch
             known = tasks.get(due.task_id)
             decision = None
             if known is not None and known.schedule_since == due.since_version:
@@ -171,8 +172,7 @@ class Firing:
             if known is None or decision is None:
                 batch.left += 1
                 continue
-            decided.add(due.task_id)
-            batch.moves.append((due.task_id, due.index, known.task.version, decision.next))
+            batch.moves.append((due.task_id, known.task.version, decision.next, tz_version()))
             _add_verdicts(batch, known, due, decision)
             if decision.cancel:
                 cancels.append((due, known, decision))
@@ -185,14 +185,14 @@ class Firing:
         """The decision on one schedule; None when it has to be left alone this time."""
         if learned.gives_up(due):
             return None
-        at: datetime | None = learned.ahead.get(due.key, due.at)
+        at: datetime | None = learned.ahead.get(due.task_id, due.at)
         if at is None or at > now:
             return Decision((), (), at)
         try:
             return decide(
                 known.task, known.definition, known.rule(),
-                Due(due.task_id, due.index, at, due.since_version),
-                now, unfinished, learned.taken.get(due.key, ()),
+                Due(due.task_id, at, due.since_version),
+                now, unfinished, learned.taken.get(due.task_id, ()),
             )  # fmt: skip
         except Exception as error:
             # One schedule that cannot be read must not keep all others from firing.

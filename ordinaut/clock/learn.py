@@ -18,8 +18,6 @@ from ordinaut.log.append import Connection
 STRIKES = 3
 """How often a schedule may have its batch refused before the batch goes on without it."""
 
-Key = tuple[str, int]
-
 Conflict = tuple[Due, Verdict | None, VersionConflict]
 """A refused append: the schedule it was for, and the verdict unless it was to cancel a run."""
 
@@ -28,21 +26,21 @@ Conflict = tuple[Due, Verdict | None, VersionConflict]
 class Learned:
     """What the refusals of one round taught.
 
-    `ahead`: where the log says a schedule stands whose row is behind (None: it is over). `taken`: its
-    instants whose verdict came from elsewhere. `strikes`: how often it had a batch refused.
+    By task, `ahead`: where the log says a schedule stands whose row is behind (None: it is over); `taken`:
+    its instants whose verdict came from elsewhere; `strikes`: how often it had a batch refused.
     """
 
-    ahead: dict[Key, datetime | None] = field(default_factory=dict)
-    taken: dict[Key, set[datetime]] = field(default_factory=dict)
-    strikes: Counter[Key] = field(default_factory=Counter)
+    ahead: dict[str, datetime | None] = field(default_factory=dict)
+    taken: dict[str, set[datetime]] = field(default_factory=dict)
+    strikes: Counter[str] = field(default_factory=Counter)
 
     def gives_up(self, due: Due) -> bool:
         """Whether the schedule is left to the next round, so that the others of its batch can go on."""
-        return self.strikes[due.key] >= STRIKES
+        return self.strikes[due.task_id] >= STRIKES
 
     async def learn(self, connection: Connection, conflicts: Sequence[Conflict], tasks: KnownTasks) -> None:
         """Look at what was there before; changed tasks are forgotten, to be read again."""
-        self.strikes.update({due.key for due, _, _ in conflicts})
+        self.strikes.update({due.task_id for due, _, _ in conflicts})
         met: list[tuple[Due, Verdict]] = []
         for due, verdict, conflict in conflicts:
             if conflict.stream == task_stream(due.task_id):
@@ -53,12 +51,12 @@ class Learned:
         for due, verdict in met:
             data = existing.get(run_stream(verdict.run_id), {})
             if _moves(data, due):
-                self.ahead[due.key] = _later(self.ahead.get(due.key, verdict.at), data["next"])
+                self.ahead[due.task_id] = _later(self.ahead.get(due.task_id, verdict.at), data["next"])
             else:
-                self.taken.setdefault(due.key, set()).add(verdict.at)
-        await self._follow(connection, {due.key: due for due, _ in met})
+                self.taken.setdefault(due.task_id, set()).add(verdict.at)
+        await self._follow(connection, {due.task_id: due for due, _ in met})
 
-    async def _follow(self, connection: Connection, rows: dict[Key, Due]) -> None:
+    async def _follow(self, connection: Connection, rows: dict[str, Due]) -> None:
         """Follow the verdicts from each to its next, up to the first instant that has none."""
         chased = rows
         while chased:
@@ -68,7 +66,7 @@ class Learned:
                 if (at := self.ahead.get(key)) is not None
             }
             existing = await first_events(connection, list(streams.values()))
-            moved: dict[Key, Due] = {}
+            moved: dict[str, Due] = {}
             for key, stream in streams.items():
                 data, before = existing.get(stream, {}), self.ahead[key]
                 if _moves(data, chased[key]) and (after := _later(before, data["next"])) != before:
@@ -79,7 +77,7 @@ class Learned:
 
 def _moves(data: dict[str, Any], due: Due) -> bool:
     """Whether this verdict was given for the schedule `due`, and so says where it stands."""
-    return "next" in data and data.get("schedule") == due.index and data["task_version"] >= due.since_version
+    return "next" in data and data["task_version"] >= due.since_version
 
 
 def _later(known: datetime | None, following: str | None) -> datetime | None:

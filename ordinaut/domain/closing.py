@@ -8,18 +8,16 @@ from typing import Any
 
 from ordinaut.domain import ids
 from ordinaut.domain.events import NewEvent
-from ordinaut.domain.policy import CatchUp
 from ordinaut.domain.request import skip_occurrence
-from ordinaut.domain.schedules.catch_up import Skipped, plan_catch_up
+from ordinaut.domain.schedules.catch_up import whole_range
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.task import Task
 
 _TICK = timedelta(microseconds=1)
-_NOTHING_LATE = CatchUp("none")
 
 
 def last_verdict(
-    task: Task, rule: Schedule, index: int, due: datetime, now: datetime, reason: str
+    task: Task, rule: Schedule, due: datetime, now: datetime, reason: str
 ) -> tuple[str, NewEvent]:
     """The id of the run there will not be, and OccurrenceSkipped for the instants of `rule` from `due`
     (itself one, and not after `now`) up to `now`. What a pause covers is skipped as that, and the verdict
@@ -28,16 +26,15 @@ def last_verdict(
     if hold is not None and hold[0] == "paused":
         reason = "paused"
         upto = now if hold[1] is None else min(now, hold[1] - _TICK)
-    # Nothing is on time with a grace below zero: the plan is one range, counted within its bounds.
-    found = plan_catch_up(rule, due, upto, _NOTHING_LATE, -_TICK).skipped or Skipped(due, due, 1)
+    found = whole_range(rule, due, upto, reason)
     first, last = (instant.astimezone(UTC).isoformat() for instant in (found.first, found.last))
     cause = {
         "kind": "schedule",
         "at": first,
-        "index": index,
+        "index": rule.naming(found.first)[0],
         "lateness": max(0.0, round((now - found.first).total_seconds(), 3)),
     }
-    extra: dict[str, Any] = {"schedule": index, "next": None, "from": first, "to": last, "count": found.count}
+    extra: dict[str, Any] = {"next": None, "from": first, "to": last, "count": found.count}
     if found.count_capped:
         extra["count_capped"] = True
     return ids.scheduled_run_id(task.id, found.first), skip_occurrence(task, cause, reason, extra)

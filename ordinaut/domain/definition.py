@@ -20,7 +20,7 @@ from ordinaut.domain.errors import Fault, Invalid
 from ordinaut.domain.expressions import Expression, Template, compile_expression, compile_template
 from ordinaut.domain.jsonvalues import escape, faults_in
 from ordinaut.domain.policy import CatchUp, Concurrency, Policy, Retry
-from ordinaut.domain.schedules.spec import FIELDS, normalise_schedule
+from ordinaut.domain.schedules.spec import FIELDS, normalise_schedule, trigger_of
 from ordinaut.domain.tool_input import ToolInput
 
 MAX_BYTES = 256 * 1024
@@ -84,15 +84,15 @@ class Definition:
         return params
 
     @property
-    def schedule(self) -> dict[str, Any] | None:
-        """The normalised schedule ({cron: …}, {on: …}, …), or None for a task run by hand only."""
-        schedule: dict[str, Any] | None = self.document["schedule"]
-        return schedule
+    def schedule(self) -> Any:
+        """The normalised schedule: an object ({cron: …}, {on: …}, …), a list of those that name instants, or
+        None for a task run by hand only."""
+        return self.document["schedule"]
 
     @cached_property
     def on(self) -> On | None:
         """The stream the task listens to, or None."""
-        on = (self.schedule or {}).get("on")
+        on = trigger_of(self.schedule)
         if on is None:
             return None
         where, mapping = on["where"], on["input"]
@@ -158,17 +158,12 @@ def _hoist_on(sent: dict[str, Any]) -> tuple[list[Fault], dict[str, Any]]:
     return [], {**body, "schedule": {"on": sent["on"]}}
 
 
-def _schedule(spec: Any, created_at: datetime, on_at: str) -> tuple[dict[str, Any] | None, list[Fault]]:
-    if not isinstance(spec, dict):
+def _schedule(spec: Any, created_at: datetime, on_at: str) -> tuple[Any, list[Fault]]:
+    if not isinstance(spec, (dict, list)):
         return None, []
-    unknown = [
-        Fault(f"/schedule/{escape(key)}", f"there is no field {key!r}", close_match(key, _SCHEDULE_FIELDS))
-        for key in spec
-        if key not in _SCHEDULE_FIELDS
-    ]
-    if unknown:
+    if unknown := _unknown_fields(spec):
         return None, unknown
-    if "on" not in spec:
+    if isinstance(spec, list) or "on" not in spec:
         try:
             return normalise_schedule(spec, created_at=created_at), []
         except Invalid as invalid:
@@ -180,6 +175,22 @@ def _schedule(spec: Any, created_at: datetime, on_at: str) -> tuple[dict[str, An
     on, shape_faults = read_model(OnModel, spec["on"], on_at)
     faults += [*shape_faults, *check_trigger(spec["on"], on_at)]
     return (None, faults) if faults else ({"on": on}, [])
+
+
+def _unknown_fields(spec: dict[str, Any] | list[Any]) -> list[Fault]:
+    single = isinstance(spec, dict)
+    known = _SCHEDULE_FIELDS if single else _SCHEDULE_FIELDS - {"on"}
+    faults = []
+    for index, member in enumerate([spec] if single else spec):
+        at = "/schedule" if single else f"/schedule/{index}"
+        for key in member if isinstance(member, dict) else ():
+            if key == "on" and not single:
+                hint = "let `schedule` be that one object, or make it a task of its own"
+                faults.append(Fault(f"{at}/on", "`on` does not go into a list of schedules", hint))
+            elif key not in known:
+                hint = close_match(key, known)
+                faults.append(Fault(f"{at}/{escape(key)}", f"there is no field {key!r}", hint))
+    return faults
 
 
 def _in_order(faults: list[Fault], document: Mapping[str, Any]) -> list[Fault]:

@@ -9,7 +9,16 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ordinaut.domain.durations import format_duration, parse_duration
@@ -59,6 +68,24 @@ DurationOrZero = Annotated[str, BeforeValidator(lambda value: _duration(value, z
 
 Bag = BeforeValidator(lambda value: {} if value is None else value)
 """An object where `null` (an empty key in YAML) is the empty object."""
+
+
+def _schedule(value: Any) -> Any:
+    if value is None or isinstance(value, (dict, list)):
+        return value
+    raise PydanticCustomError(
+        "schedule", "an object is needed, or a list of them", {"hint": "{cron: 0 8 * * *}"}
+    )
+
+
+Schedule = Annotated[
+    Any,
+    BeforeValidator(_schedule),
+    WithJsonSchema(
+        {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]}
+    ),
+]
+"""One schedule, or a list of them."""
 
 
 class _Model(BaseModel):
@@ -149,7 +176,7 @@ class TaskModel(_Model):
     name: str = Field(pattern=NAME_PATTERN)
     title: str | None = Field(default=None, max_length=500)
     labels: Annotated[dict[str, str], Bag] = Field(default_factory=dict)
-    schedule: dict[str, Any] | None = None
+    schedule: Schedule = None
     params: Annotated[dict[str, Any], Bag] = Field(default_factory=dict)
     pipeline: list[StepModel] = Field(min_length=1, max_length=MAX_STEPS)
     policy: Annotated[PolicyModel, Bag] = PolicyModel()

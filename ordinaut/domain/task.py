@@ -139,7 +139,7 @@ def fold(task_id: str, events: Iterable[Event]) -> Task:
 
 
 Plan = Sequence[Mapping[str, Any]]
-"""The planned instants: `{"index": number of the schedule, "at": RFC 3339 | None}`, one a schedule."""
+"""The instant a schedule is planned with, as `[{"at": RFC 3339}]`; `[]` without a schedule."""
 
 
 def require_existing(task: Task, name: str) -> None:

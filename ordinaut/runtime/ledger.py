@@ -47,7 +47,7 @@ SELECT stream, type, at, position, (data->>'version')::int AS version, data->'pl
 
 _PLANNED = """
 SELECT task_id::text, since_version, next_fire_at FROM schedules
- WHERE task_id = ANY ($1::text[]::uuid[]) AND index = 0
+ WHERE task_id = ANY ($1::text[]::uuid[])
 """
 
 

@@ -16,6 +16,7 @@ from ordinaut.domain.expressions import ExpressionError
 from ordinaut.domain.jsonvalues import faults_in
 from ordinaut.domain.matching import Match, Mismatch, Trigger, match
 from ordinaut.domain.request import MAX_DEPTH, request_run, skip_occurrence
+from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task, evolve, fold, task_stream
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, read_streams, to_event
@@ -226,7 +227,7 @@ class TriggerIndex:
 
 
 def _stream_of(definition: Mapping[str, Any]) -> str | None:
-    on = (definition.get("schedule") or {}).get("on")
+    on = trigger_of(definition.get("schedule"))
     return on["stream"] if on else None
 
 

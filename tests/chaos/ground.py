@@ -78,7 +78,7 @@ class Ground:
         if "on" not in definition["schedule"]:
             at = parse_schedule(definition["schedule"], created_at=now).next_after(now)
             assert at is not None
-            plan = [{"index": 0, "at": at.isoformat()}]
+            plan = [{"at": at.isoformat()}]
         task = await self.system.tasks.load(ids.task_id("default", document["name"]))
         events = task_decisions.create(task, document["name"], definition, plan, "test", created_at=now)
         await self.system.appender.append(Append(task_stream(task.id), 0, events, "default", "test", "test"))

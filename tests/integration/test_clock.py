@@ -239,7 +239,7 @@ async def test_a_schedule_the_log_has_replaced_is_left_to_the_projection(world: 
     await world.project()
     state = await world.load(replaced)
     schedule = {"every": "2h", "timezone": "UTC", "anchor": at.isoformat()}
-    plan = [{"index": 0, "at": (at + timedelta(hours=2)).isoformat()}]
+    plan = [{"at": (at + timedelta(hours=2)).isoformat()}]
     await world.add(replaced, tasks.change(state, {**state.definition, "schedule": schedule}, plan, "2026a"))
     assert await world.fire_all() == 1
     assert await count(world, None, replaced) == 0
@@ -273,7 +273,7 @@ async def test_a_schedule_that_cannot_be_read_does_not_hold_up_the_others(world:
     task_id = await world.create("broken", {"once": at.isoformat()}, at=at)
     state = await world.load(task_id)
     nonsense = {**state.definition, "schedule": {"cron": "whenever", "timezone": "UTC"}}
-    plan = [{"index": 0, "at": (at - SECOND).isoformat()}]
+    plan = [{"at": (at - SECOND).isoformat()}]
     await world.add(task_id, tasks.change(state, nonsense, plan, "2026a"))
     good = await world.create("good", {"once": at.isoformat()}, at=at)
     await world.project()

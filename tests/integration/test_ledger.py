@@ -45,7 +45,7 @@ async def change(world: World, task_id: str, schedule: dict[str, Any] | None, **
     if definition["schedule"] is not None:
         first = parse_schedule(definition["schedule"], created_at=now).next_after(now)
         assert first is not None
-        plan = [{"index": 0, "at": first.isoformat()}]
+        plan = [{"at": first.isoformat()}]
     await world.add(task_id, tasks.change(state, definition, plan, "2026a", effective_at=now))
 
 

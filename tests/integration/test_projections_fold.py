@@ -195,7 +195,7 @@ def test_schedules_stand_where_the_last_occurrence_left_them(folder: Folder) -> 
         events = folder.tell(items)
         folder.fold(ONE, [events[0].position - 1, events[-1].position])
         found = {
-            (str(row["task_id"]), row["index"]): row["next_fire_at"]
+            str(row["task_id"]): row["next_fire_at"]
             for row in folder.rows(ONE, "schedules", space)
             if row["next_fire_at"] is not None
         }

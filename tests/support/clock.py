@@ -68,7 +68,7 @@ class World:
         planned = at or parse_schedule(definition["schedule"], created_at=now).next_after(now)
         assert planned is not None
         task_id = ids.task_id("default", name)
-        plan = [{"index": 0, "at": planned.isoformat()}]
+        plan = [{"at": planned.isoformat()}]
         created = task.create(task.Task(task_id), name, definition, plan, "2026a", created_at=now)
         await self.add(task_id, created)
         return task_id

@@ -45,7 +45,7 @@ class World:
     names: tuple[str, ...] = ("a", "b", "c")
     tasks: dict[str, Task] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
-    plans: dict[tuple[str, int], datetime] = field(default_factory=dict)
+    plans: dict[str, datetime] = field(default_factory=dict)
     clock: datetime = BEGIN
     count: int = 0
 
@@ -74,16 +74,11 @@ class World:
         return Append(task_stream(known.id), before, events, self.space, "key:test", known.id)
 
     def _planned(self, known: Task, number: int) -> list[dict[str, Any]]:
-        for key in [key for key in self.plans if key[0] == known.id]:
-            del self.plans[key]
-        plan = []
-        for index in range(number % 3):
-            at = self.clock + timedelta(minutes=number + index)
-            self.plans[known.id, index] = at
-            plan.append({"index": index, "at": at.isoformat()})
-        if number % 4 == 1:
-            plan.append({"index": len(plan), "at": None})
-        return plan
+        self.plans.pop(known.id, None)
+        if number % 3 == 0:
+            return []
+        at = self.plans[known.id] = self.clock + timedelta(minutes=number)
+        return [{"at": at.isoformat()}]
 
     def _create(self, which: int, number: int) -> Append | None:
         known = self._task(which)
@@ -153,28 +148,27 @@ class World:
         )
         return {"input": {"n": number}, "priority": number % 10, "max_attempts": 2, "depth": 0} | more
 
-    def _due(self, which: int, number: int) -> tuple[Task, int, datetime, datetime | None] | None:
+    def _due(self, which: int, number: int) -> tuple[Task, datetime, datetime | None] | None:
         known = self._task(which)
-        plans = sorted((index, at) for (owner, index), at in self.plans.items() if owner == known.id)
-        if not known.exists or not plans:
+        at = self.plans.get(known.id)
+        if not known.exists or at is None:
             return None
-        index, at = plans[number % len(plans)]
         following = at + timedelta(minutes=number + 1) if number % 9 else None
         if following is None:
-            del self.plans[known.id, index]
+            del self.plans[known.id]
         else:
-            self.plans[known.id, index] = following
-        return known, index, at, following
+            self.plans[known.id] = following
+        return known, at, following
 
     def _fire(self, which: int, number: int) -> Append | None:
         if (due := self._due(which, number)) is None:
             return None
-        known, index, at, following = due
-        cause = {"kind": "schedule", "at": at.isoformat(), "index": index, "lateness": number / 8}
-        data = {"cause": cause, "schedule": index, "next": following and following.isoformat()}
+        known, at, following = due
+        cause = {"kind": "schedule", "at": at.isoformat(), "index": 0, "lateness": number / 8}
+        data = {"cause": cause, "next": following and following.isoformat(), "tz": "t"}
         if number % 5 == 0:
             data["run_at"] = (at + timedelta(seconds=3)).isoformat()
-        advance = (known.id, index, known.version, following)
+        advance = (known.id, known.version, following, "t")
         return self._occurrence(
             known, ids.scheduled_run_id(known.id, at), "RunRequested", self._wanted(number) | data, advance
         )
@@ -182,14 +176,14 @@ class World:
     def _skip(self, which: int, number: int) -> Append | None:
         if (due := self._due(which, number)) is None:
             return None
-        known, index, at, following = due
-        cause = {"kind": "schedule", "at": at.isoformat(), "index": index, "lateness": 0.5}
+        known, at, following = due
+        cause = {"kind": "schedule", "at": at.isoformat(), "index": 0, "lateness": 0.5}
         data = {
             "cause": cause, "reason": "missed", "count": number + 1, "from": at.isoformat(),
-            "to": (at + timedelta(seconds=number)).isoformat(), "schedule": index,
-            "next": following and following.isoformat(),
+            "to": (at + timedelta(seconds=number)).isoformat(),
+            "next": following and following.isoformat(), "tz": "t",
         }  # fmt: skip
-        advance = (known.id, index, known.version, following)
+        advance = (known.id, known.version, following, "t")
         return self._occurrence(known, ids.scheduled_run_id(known.id, at), "OccurrenceSkipped", data, advance)
 
     def _request(self, which: int, number: int) -> Append | None:

@@ -9,7 +9,7 @@ from ordinaut.cli.preview import preview_command
 
 def shown(capsys: pytest.CaptureFixture[str], rule: dict[str, str], zone: str, after: str, count: int) -> str:
     """What it prints, without blanks at the ends of lines."""
-    assert preview_command(rule, zone, after, count, calendar=True, as_json=False) == 0
+    assert preview_command({**rule, "timezone": zone}, after, count, calendar=True, as_json=False) == 0
     return "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
 
 
@@ -54,7 +54,6 @@ def test_only_months_with_an_instant_are_shown_and_at_most_twelve(capsys: pytest
     assert (
         preview_command(
             {"rrule": "FREQ=MONTHLY;INTERVAL=2;BYMONTHDAY=15"},
-            "UTC",
             "2026-01-01T00:00:00Z",
             20,
             calendar=True,
@@ -76,6 +75,6 @@ def test_the_seconds_of_an_instant_are_shown_when_it_has_some(capsys: pytest.Cap
 
 def test_a_schedule_that_never_fires_has_no_calendar(capsys: pytest.CaptureFixture[str]) -> None:
     rule = {"once": "2020-02-03T08:00:00Z"}
-    assert preview_command(rule, None, "2026-01-01T00:00:00Z", 10, calendar=True, as_json=False) == 1
+    assert preview_command(rule, "2026-01-01T00:00:00Z", 10, calendar=True, as_json=False) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("It never fires after 2026-01-01")

@@ -37,7 +37,7 @@ class Case:
     def decide(
         self, now: datetime, *, due: datetime = BORN, unfinished: Sequence[str] = (), taken: Any = ()
     ) -> Decision:
-        return decide(self.task, self.definition, self.rule, Due(TASK_ID, 0, due, 1), now, unfinished, taken)
+        return decide(self.task, self.definition, self.rule, Due(TASK_ID, due, 1), now, unfinished, taken)
 
 
 def case(schedule: dict[str, Any] | None = None, **policy: Any) -> Case:
@@ -73,7 +73,6 @@ def test_an_instant_that_comes_due_fires_with_its_cause() -> None:
     assert verdict.event.type == "RunRequested"
     data = verdict.event.data
     assert data["cause"] == {"kind": "schedule", "at": BORN.isoformat(), "index": 0, "lateness": 0.25}
-    assert data["schedule"] == 0
     assert data["next"] == seconds(10).isoformat()
     assert data["task_version"] == 1
     assert decision.next == seconds(10)

@@ -56,11 +56,12 @@ def test_every_tool_and_what_it_takes_is_on_the_page() -> None:
 
 
 def test_what_the_page_about_tasks_shows_is_good() -> None:
-    (document,) = load_documents(blocks(TASKS, "yaml")[0])
-    (trigger,) = load_documents(blocks(TASKS, "yaml")[1])
+    document, *parts = (load_documents(block)[0] for block in blocks(TASKS, "yaml"))
     step = {"id": "say", "uses": "debug.echo"}
     tools = tool_inputs(Registry(BUILT_IN).described())
-    for shown in (document.value, {"name": "example", "pipeline": [step], **trigger.value}):
+    whole = [{"name": "example", "pipeline": [step], **part.value} for part in parts]
+    assert len(whole) >= 2
+    for shown in (document.value, *whole):
         parse_definition(shown, created_at=datetime.now(UTC), known_tools=tools)
     defined: dict[str, Any] = {}
     for code in blocks(TASKS, "python"):

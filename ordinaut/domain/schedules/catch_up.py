@@ -7,12 +7,15 @@ The rule: an occurrence at most `GRACE` late is on time and fires under every po
 - `latest`: the latest missed one fires, unless one is on time, which then does its work.
 - `all`: the latest `max` of the missed ones that are not older than `window` fire, oldest first.
 
-What does not fire is always the oldest part, so it is reported as one range.
+An instant that `exclude` leaves out is none of these: it neither fires nor is missed. What does not fire is
+reported as ranges, each with its reason.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 from ordinaut.domain.policy import CatchUp
 from ordinaut.domain.schedules.schedule import Schedule
@@ -23,6 +26,10 @@ COUNT_CAP = 10_000
 
 LARGEST_MAX = 10_000
 """How many missed occurrences `all` lets fire when it names no `max`."""
+
+TOLD_APART = 10_000
+"""How many instants are looked at one by one to tell excluded from missed ones. Where more come before the
+first that fires, the rest are one range `missed`."""
 
 _TICK = timedelta(microseconds=1)
 
@@ -37,17 +44,34 @@ class Skipped:
     first: datetime
     last: datetime
     count: int
-    count_capped: bool = False
-    reason: str = "missed"
+    count_capped: bool
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CatchUpPlan:
-    """The verdicts: what to `fire`, oldest first, what is `skipped`, and the `next` instant after now."""
+    """The verdicts: what to `fire` and what is `skipped` (both oldest first), and the `next` instant that the
+    schedule names after now."""
 
     fire: tuple[datetime, ...]
-    skipped: Skipped | None
+    skipped: tuple[Skipped, ...]
     next: datetime | None
+
+
+class _Kept(Schedule):
+    """The instants of a rule that are not excluded."""
+
+    kind = "kept"
+
+    def __init__(self, rule: Schedule) -> None:
+        self._rule = rule
+        self.tz = rule.tz
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        return self._rule.kept_after(instant)
+
+    def describe(self) -> str:
+        return self._rule.describe()
 
 
 def plan_catch_up(
@@ -60,12 +84,25 @@ def plan_catch_up(
     """
     due_from, now = due_from.astimezone(UTC), now.astimezone(UTC)
     if due_from > now:
-        return CatchUpPlan((), None, due_from)
-    on_time = _from(schedule, max(due_from, now - grace), now)
-    late = _caught_up(schedule, due_from, now, now - grace, policy, bool(on_time))
+        return CatchUpPlan((), (), due_from)
+    kept = _Kept(schedule) if schedule.has_exclusions else schedule
+    on_time = _from(kept, max(due_from, now - grace), now)
+    late = _caught_up(kept, due_from, now, now - grace, policy, bool(on_time))
     fire = (*late, *on_time)
-    upto = fire[0] - _TICK if fire else now
-    return CatchUpPlan(fire, _skipped(schedule, due_from, upto), schedule.next_after(now))
+    if schedule.has_exclusions:
+        skipped = tuple(_told_apart(schedule, due_from, now, fire))
+    elif fire[:1] == (due_from,):
+        skipped = ()
+    else:
+        skipped = (whole_range(schedule, due_from, fire[0] - _TICK if fire else now, "missed"),)
+    return CatchUpPlan(fire, skipped, schedule.next_after(now))
+
+
+def whole_range(schedule: Schedule, first: datetime, upto: datetime, reason: str) -> Skipped:
+    """All occurrences from `first` (itself one) up to `upto`, skipped for one reason; at least `first`."""
+    count, capped = schedule.count_between(first, upto, COUNT_CAP)
+    last = _latest(schedule, first, upto, 1)
+    return Skipped(first, last[-1] if last else first, max(count, 1), capped, reason)
 
 
 def jittered(task_id: str, at: datetime, jitter: timedelta) -> datetime:
@@ -102,20 +139,31 @@ def _latest(schedule: Schedule, first: datetime, last: datetime, wanted: int) ->
     return _from(schedule, first, last)[-wanted:]
 
 
-def _from(schedule: Schedule, first: datetime, last: datetime) -> list[datetime]:
-    """Every occurrence in [first, last]."""
-    found = []
+def _from(schedule: Schedule, first: datetime, last: datetime, most: int | None = None) -> list[datetime]:
+    """Every occurrence in [first, last], at most the first `most`."""
+    found: list[datetime] = []
     at = schedule.next_after(first - _TICK)
-    while at is not None and at <= last:
+    while at is not None and at <= last and (most is None or len(found) < most):
         found.append(at)
         at = schedule.next_after(at)
     return found
 
 
-def _skipped(schedule: Schedule, first: datetime, upto: datetime) -> Skipped | None:
-    """The range of occurrences from `first` (itself one) up to `upto`."""
-    if first > upto:
-        return None
-    count, capped = schedule.count_between(first, upto, COUNT_CAP)
-    last = _latest(schedule, first, upto, 1)
-    return Skipped(first, last[-1] if last else first, max(count, 1), capped)
+def _told_apart(
+    schedule: Schedule, due_from: datetime, now: datetime, fire: tuple[datetime, ...]
+) -> Iterator[Skipped]:
+    """What does not fire from `due_from` (itself an instant) up to now, excluded and missed ones apart."""
+    at: datetime | None = due_from
+    left = TOLD_APART
+    for number, stop in enumerate((*fire, None)):
+        upto = now if stop is None else stop - _TICK
+        instants = _from(schedule, at, upto, left) if at is not None and at <= upto else []
+        left -= len(instants)
+        for excluded, run in groupby(instants, schedule.excludes):
+            told = list(run)
+            yield Skipped(told[0], told[-1], len(told), False, "excluded" if excluded else "missed")
+        at = schedule.next_after(instants[-1]) if instants else at
+        if at is not None and at <= upto:
+            # Between two that fire there is nothing but what is excluded.
+            yield whole_range(schedule, at, upto, "excluded" if number else "missed")
+        at = None if stop is None else schedule.next_after(stop)

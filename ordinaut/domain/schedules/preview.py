@@ -1,7 +1,9 @@
 """What a schedule will do: its next occurrences, in UTC and on the wall, with a note at clock changes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from ordinaut.domain.durations import format_duration
 from ordinaut.domain.schedules.schedule import Schedule
@@ -11,25 +13,41 @@ _TICK = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """One instant, as `utc` and `local` (aware, in the schedule's zone); `note` is "" when all is usual."""
+    """One instant, as `utc` and `local` (aware, in the zone of the rule that names it); `note` is "" when all
+    is usual. Nothing happens at one that is `excluded`."""
 
     utc: datetime
     local: datetime
     note: str
+    excluded: bool = False
 
 
 def preview(schedule: Schedule, after: datetime, count: int) -> list[Occurrence]:
-    """The first `count` occurrences strictly after `after` (aware); fewer when the schedule ends."""
-    found: list[Occurrence] = []
-    before, at = after, schedule.next_after(after)
-    while at is not None and len(found) < count:
-        found.append(Occurrence(at, at.astimezone(schedule.tz), note(schedule, at, before)))
-        before, at = at, schedule.next_after(at)
-    return found
+    """The first `count` occurrences strictly after `after` (aware), excluded ones too; fewer when the
+    schedule ends."""
+    return list(islice(occurrences(schedule, schedule.next_after(after), after), count))
+
+
+def occurrences(
+    schedule: Schedule, first: datetime | None, after: datetime | None = None
+) -> Iterator[Occurrence]:
+    """The occurrences from `first`, which the schedule names, on. `after` is the one before it, or a later
+    instant."""
+    at = first
+    before: dict[int, datetime] = {}
+    while at is not None:
+        number, rule = schedule.naming(at)
+        excluded = rule.excludes(at)
+        told = note(rule, at, before.get(number, after))
+        if excluded:
+            told = f"excluded; {told}" if told else "excluded"
+        yield Occurrence(at, at.astimezone(rule.tz), told, excluded)
+        before[number] = at
+        at = schedule.next_after(at)
 
 
 def note(schedule: Schedule, at: datetime, after: datetime | None = None) -> str:
-    """What a clock change does to the occurrence at `at`, or "".
+    """What a clock change does to the occurrence at `at`, or "". `schedule` is one rule, not several.
 
     With `after`, the occurrence before it or a later instant, it also tells of times between the two that
     do not exist and have no run.

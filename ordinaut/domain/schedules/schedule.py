@@ -20,11 +20,36 @@ class Schedule(ABC):
 
     @abstractmethod
     def next_after(self, instant: datetime) -> datetime | None:
-        """The first instant strictly after `instant` (aware, any zone), in UTC; None: never again."""
+        """The first instant strictly after `instant` (aware, any zone), in UTC; None: never again.
+
+        Excluded instants are named too: each gets its verdict when it comes.
+        """
 
     @abstractmethod
     def describe(self) -> str:
         """One sentence, without a period, for people."""
+
+    @property
+    def has_exclusions(self) -> bool:
+        """Whether there is an `exclude`, and so instants at which nothing happens."""
+        return False
+
+    def excludes(self, instant: datetime) -> bool:
+        """Whether nothing happens at `instant`, which the rule names, because of `exclude`."""
+        return False
+
+    def kept_after(self, instant: datetime) -> datetime | None:
+        """The first instant strictly after `instant` that is not excluded, in UTC; None: never again, or
+        not within a bounded search."""
+        return self.next_after(instant)
+
+    def first_kept(self, instant: datetime) -> datetime | None:
+        """`instant`, which the rule names, or the first one after it that is not excluded."""
+        return self.kept_after(instant) if self.excludes(instant) else instant
+
+    def naming(self, instant: datetime) -> "tuple[int, Schedule]":
+        """Which member of a list of rules names `instant`, and its number in the list."""
+        return 0, self
 
     def moved_from(self, instant: datetime) -> list[datetime]:
         """The wall times the rule names that the clocks jump over and that happen at `instant` instead."""
@@ -61,7 +86,7 @@ class Schedule(ABC):
 
 
 class ScheduleTrigger(BaseTrigger):  # type: ignore[misc]  # apscheduler has no types
-    """An APScheduler 3 trigger over a pure rule: it fires at exactly the instants `next_after` names."""
+    """An APScheduler 3 trigger over a pure rule: it fires at exactly the instants `kept_after` names."""
 
     __slots__ = ("schedule",)
 
@@ -71,8 +96,8 @@ class ScheduleTrigger(BaseTrigger):  # type: ignore[misc]  # apscheduler has no 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """After `previous_fire_time` when there was one, else the first at or after `now`; UTC or None."""
         if previous_fire_time is not None:
-            return self.schedule.next_after(previous_fire_time)
-        return self.schedule.next_after(now.astimezone(UTC) - _TICK)
+            return self.schedule.kept_after(previous_fire_time)
+        return self.schedule.kept_after(now.astimezone(UTC) - _TICK)
 
     def __str__(self) -> str:
         return self.schedule.describe()

@@ -23,7 +23,7 @@ from ordinaut.domain.task import (
 )
 from tests.support.given import NOON, Given, folded, logged
 
-PLAN = [{"index": 0, "at": "2030-01-02T08:00:00+00:00"}]
+PLAN = [{"at": "2030-01-02T08:00:00+00:00"}]
 LATER = NOON + timedelta(hours=1)
 
 

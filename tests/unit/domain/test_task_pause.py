@@ -159,10 +159,10 @@ def test_snoozing_once_is_refused_where_snoozing_is() -> None:
 def test_what_ends_a_schedule_leaves_to_a_pause_what_was_its_own() -> None:
     task = given(created(), paused()).state
     rule = parse_schedule({"every": "10m", "anchor": NOON.isoformat()}, created_at=NOON)
-    _, event = last_verdict(task, rule, 0, NOON, EVENING, "retired")
+    _, event = last_verdict(task, rule, NOON, EVENING, "retired")
     last = LATER - timedelta(minutes=10)
     assert (event.data["reason"], event.data["to"], event.data["count"]) == ("paused", last.isoformat(), 6)
-    _, event = last_verdict(task, rule, 0, LATER, EVENING, "retired")
+    _, event = last_verdict(task, rule, LATER, EVENING, "retired")
     assert (event.data["reason"], event.data["from"], event.data["count"]) == (
         "retired",
         LATER.isoformat(),

@@ -1,0 +1,90 @@
+"""What a schedule's `exclude` leaves out: days, spans of time, and windows that a rule opens.
+
+A *day* is a day of the schedule's zone. A *span* is from an instant up to another, not included. A *window*
+begins at each instant of a rule and lasts for a duration; as in RFC 5545 (section 3.3.6) the whole days of
+it are days on the wall, which need not have 24 hours, and the rest is elapsed time.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from ordinaut.domain.schedules import zones
+from ordinaut.domain.schedules.schedule import Schedule
+
+TICK = timedelta(microseconds=1)
+"""How long a window lasts that is about one instant."""
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Leaves out what comes within `length` of an instant of `rule`, that instant included."""
+
+    rule: Schedule
+    length: timedelta
+
+    def until(self, at: datetime) -> datetime | None:
+        """The end of the window that `at` is in (not included); None when it is in none."""
+        days, rest = divmod(self.length, _DAY)
+        start = self.rule.next_after(self._shifted(at - rest, -days))
+        if start is None or start > at:
+            return None
+        return max(self._shifted(start, days) + rest, at + TICK)
+
+    def _shifted(self, instant: datetime, days: int) -> datetime:
+        if not days:
+            return instant
+        return zones.to_instant(self.rule.tz, zones.to_wall(self.rule.tz, instant) + days * _DAY)
+
+
+class Exclusions:
+    """Everything that one `exclude` leaves out. `days` are ranges of days of `tz`, both ends included;
+    `spans` ranges of instants without their end."""
+
+    def __init__(
+        self,
+        tz: ZoneInfo,
+        days: Sequence[tuple[date, date]] = (),
+        spans: Sequence[tuple[datetime, datetime]] = (),
+        windows: Sequence[Window] = (),
+    ) -> None:
+        self._tz = tz
+        self._days = _merged([(first.toordinal(), last.toordinal() + 1) for first, last in days])
+        self._spans = _merged([(start.timestamp(), end.timestamp()) for start, end in spans])
+        self._windows = windows
+
+    def until(self, at: datetime) -> datetime | None:
+        """None when `at` is not left out; else an instant behind it up to which everything is."""
+        end = _end_of(self._days, at.astimezone(self._tz).date().toordinal())
+        if end is not None:
+            midnight = datetime.combine(date.fromordinal(int(end)), time())
+            # Where clocks go back over midnight, the day ends after its first midnight.
+            return max(zones.to_instant(self._tz, midnight), at + TICK)
+        end = _end_of(self._spans, at.timestamp())
+        if end is not None:
+            return datetime.fromtimestamp(end, UTC)
+        ends = (window.until(at) for window in self._windows)
+        return next((found for found in ends if found is not None), None)
+
+
+def _merged(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same ranges, rising and apart from one another."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _end_of(ranges: Sequence[tuple[float, float]], value: float) -> float | None:
+    """Where the range that holds `value` ends."""
+    index = bisect_right(ranges, value, key=lambda each: each[0]) - 1
+    if index < 0 or value >= ranges[index][1]:
+        return None
+    return ranges[index][1]
