@@ -39,7 +39,8 @@ INSERT INTO due_work (run_id, space, task_id, priority, run_at, concurrency_key,
                       scheduled)
 SELECT substr(stream, 5)::uuid, space, (data->>'task')::uuid, (data->>'priority')::smallint,
        coalesce((data->>'run_at')::timestamptz, at),
-       data#>>'{{concurrency,key}}', (data#>>'{{concurrency,limit}}')::int, data ? 'schedule'
+       data#>>'{{concurrency,key}}', (data#>>'{{concurrency,limit}}')::int,
+       data#>>'{{cause,kind}}' = 'schedule'
   FROM ({last_of(LIVES, "*")}) AS e
  WHERE type = 'RunRequested'
 ON CONFLICT (run_id) DO NOTHING
@@ -53,7 +54,7 @@ INSERT INTO due_work AS d (run_id, space, task_id, priority, run_at, concurrency
 SELECT substr(e.stream, 5)::uuid, e.space, (e.data->>'task')::uuid,
        (f.data->>'priority')::smallint, (e.data->>'run_at')::timestamptz,
        f.data#>>'{{concurrency,key}}', (f.data#>>'{{concurrency,limit}}')::int,
-       f.data ? 'schedule'
+       f.data#>>'{{cause,kind}}' = 'schedule'
   FROM ({last_of(LIVES, "*")}) AS e
   JOIN events f ON f.stream = e.stream AND f.version = 1
  WHERE e.type = 'RunRetryScheduled'

@@ -81,6 +81,14 @@ async def lock_due(connection: Connection, now: datetime, limit: int) -> list[An
     return rows
 
 
+async def planned_at(connection: Connection, task_id: str) -> datetime | None:
+    """The next instant of the task's schedule, excluded or not; None when there is none."""
+    at: datetime | None = await connection.fetchval(
+        "SELECT next_fire_at FROM schedules WHERE task_id = $1::uuid", task_id
+    )
+    return at
+
+
 async def undecided_from(connection: Connection, task_id: str) -> datetime | None:
     """The first instant of the task's schedule that no clock has decided, which may be ahead; None when
     there is none. As fresh as the log: clocks move the row in the transaction of their verdict, and of a

@@ -17,7 +17,7 @@ from ordinaut.domain.schedules.preview import Occurrence, occurrences, preview
 from ordinaut.domain.schedules.spec import FIELDS, is_timed, normalise_schedule, rule_of
 from ordinaut.domain.task import Task
 from projections import occurrences as occurrences_table
-from projections import tasks as tasks_table
+from projections.schedules import planned_at
 
 router = APIRouter(prefix="/v1", tags=["schedules"], route_class=Direct)
 
@@ -57,8 +57,7 @@ async def list_occurrences(request: Request) -> dict[str, Any]:
             past = await occurrences_table.list_occurrences(
                 connection, task.id, since=since, until=end, limit=limit + 1
             )
-        row = await tasks_table.get_task(connection, space, task.id)
-    due = datetime.fromisoformat(row["next_fire_at"]) if row and row["next_fire_at"] else None
+        due = await planned_at(connection, task.id)
     if since is not None:
         items = past + _expected(task, due, since, until, limit + 1 - len(past))
         return _page(items[:limit], more=len(items) > limit)

@@ -39,7 +39,7 @@ def request_run(
     extra: Mapping[str, Any] | None = None,
 ) -> NewEvent:
     """RunRequested for `task`. `payload` becomes the run's input, `run_at` puts it off; `extra` is what
-    a scheduled occurrence adds (`schedule`, `next`)."""
+    a scheduled occurrence adds (`next`, `tz`)."""
     data: dict[str, Any] = {
         "task": task.id,
         "name": task.name,
@@ -66,7 +66,7 @@ def skip_occurrence(
 ) -> NewEvent:
     """OccurrenceSkipped: the verdict on an occurrence that does not run, and why.
 
-    `extra` holds what a scheduled one adds: `schedule`, `next`, and for a range `from`, `to`, `count`.
+    `extra` holds what a scheduled one adds: `next`, `tz`, and for a range `from`, `to`, `count`.
     """
     return NewEvent(
         "OccurrenceSkipped",

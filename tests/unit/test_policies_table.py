@@ -33,7 +33,7 @@ def decision(cell: Cell) -> Decision:
     assert definition.schedule is not None
     rule = parse_schedule(definition.schedule, created_at=BORN)
     now = BORN + timedelta(seconds=OUTAGES[cell.outage])
-    return decide(task, definition, rule, Due(TASK_ID, 0, BORN, 1), now, UNFINISHED[: cell.unfinished])
+    return decide(task, definition, rule, Due(TASK_ID, BORN, 1), now, UNFINISHED[: cell.unfinished])
 
 
 def told(decision: Decision) -> list[tuple[int, str]]:

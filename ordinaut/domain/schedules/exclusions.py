@@ -28,17 +28,21 @@ class Window:
     length: timedelta
 
     def until(self, at: datetime) -> datetime | None:
-        """The end of the window that `at` is in (not included); None when it is in none."""
+        """None when `at` is in no window; else an instant behind it up to which all is in one."""
         days, rest = divmod(self.length, _DAY)
-        start = self.rule.next_after(self._shifted(at - rest, -days))
+        tz = self.rule.tz
+        since = at - rest
+        if days:
+            since = zones.to_instant(tz, zones.to_wall(tz, since) - days * _DAY)
+        start = self.rule.next_after(since)
         if start is None or start > at:
             return None
-        return max(self._shifted(start, days) + rest, at + TICK)
-
-    def _shifted(self, instant: datetime, days: int) -> datetime:
-        if not days:
-            return instant
-        return zones.to_instant(self.rule.tz, zones.to_wall(self.rule.tz, instant) + days * _DAY)
+        end = start + rest
+        if days:
+            # A day that begins in a gap ends at the midnight after it all the same.
+            wall = zones.in_gap_before(tz, start) or zones.to_wall(tz, start)
+            end = zones.to_instant(tz, wall + days * _DAY) + rest
+        return max(end, at + TICK)
 
 
 class Exclusions:

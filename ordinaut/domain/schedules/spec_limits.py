@@ -23,7 +23,7 @@ from ordinaut.domain.schedules import zones
 from ordinaut.domain.schedules.composite import Limited
 from ordinaut.domain.schedules.exclusions import TICK, Exclusions, Window
 from ordinaut.domain.schedules.schedule import Schedule
-from ordinaut.domain.schedules.spec_values import instant_of, moment, moment_text, named
+from ordinaut.domain.schedules.spec_values import instant_of, moment_text, named
 
 FIELDS = ("start", "end", "exclude")
 LONGEST_LIST = 1000
@@ -102,7 +102,11 @@ def _day_or_moment(pointer: str, text: str) -> date | datetime:
     try:
         found: date = date.fromisoformat(text.strip())
     except ValueError:
-        found = moment(pointer, text)
+        try:
+            found = datetime.fromisoformat(text.strip())
+        except ValueError:
+            hint = "write 2026-12-25, or 2026-12-25T08:30:00 with Z or an offset when it is not local"
+            raise Invalid.at(pointer, f"{text[:40]!r} is not a day and not a date and time", hint) from None
     if not 2 <= found.year <= _LAST_YEAR:
         raise Invalid.at(
             pointer, f"{text[:40]} is outside the calendar", f"use years between 2 and {_LAST_YEAR}"
