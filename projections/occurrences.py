@@ -67,6 +67,14 @@ async def latest_occurrences(
     return [public(row) for row in reversed(rows)]
 
 
+async def decided_until(connection: Connection, task_id: str) -> datetime | None:
+    """The latest instant of a task that has a verdict."""
+    at: datetime | None = await connection.fetchval(
+        "SELECT until FROM occurrences WHERE task_id = $1::uuid ORDER BY at DESC LIMIT 1", task_id
+    )
+    return at
+
+
 async def checkpoint(connection: Connection) -> int:
     """The position of the last event that is in the table."""
     position: int | None = await connection.fetchval(

@@ -89,6 +89,21 @@ async def planned_at(connection: Connection, task_id: str) -> datetime | None:
     return at
 
 
+async def planned_with_another(
+    connection: Connection, tz: str, space: str | None, after: str, limit: int
+) -> list[Any]:
+    """At most `limit` schedules (task_id, next_fire_at, tz) whose instant was computed with another release
+    of the tz database than `tz`, of one space or of all, in the order of their task ids, behind `after`."""
+    rows: list[Any] = await connection.fetch(
+        """SELECT task_id::text, next_fire_at, tz FROM schedules
+            WHERE next_fire_at IS NOT NULL AND tz <> $1 AND ($2::text IS NULL OR space = $2)
+              AND ($3 = '' OR task_id > nullif($3, '')::uuid)
+            ORDER BY task_id LIMIT $4""",
+        tz, space, after, limit,
+    )  # fmt: skip
+    return rows
+
+
 async def undecided_from(connection: Connection, task_id: str) -> datetime | None:
     """The first instant of the task's schedule that no clock has decided, which may be ahead; None when
     there is none. As fresh as the log: clocks move the row in the transaction of their verdict, and of a

@@ -8,7 +8,18 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from ordinaut import __version__
-from ordinaut.api import events, health, log, openapi, projections, runs, schedules, taskcontrol, tasks
+from ordinaut.api import (
+    events,
+    health,
+    log,
+    openapi,
+    projections,
+    refresh,
+    runs,
+    schedules,
+    taskcontrol,
+    tasks,
+)
 from ordinaut.api import tools as tool_list
 from ordinaut.api.auth import Authenticate
 from ordinaut.api.door import Door, Trouble
@@ -46,7 +57,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
-    for module in (tasks, taskcontrol, schedules, tool_list, runs, events, log, projections, health):
+    for module in (tasks, taskcontrol, schedules, refresh, tool_list, runs, events, log, projections, health):
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)
     add_handlers(app)

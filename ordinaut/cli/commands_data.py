@@ -9,7 +9,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Projections; all by default.")]
 
 projections = typer.Typer(help="The read tables: how far they are, whether they are right, making them anew.")
-schedule = typer.Typer(help="Schedules, without any server.")
+schedule = typer.Typer(help="What schedules will do, and which tz database they go by.")
 key = typer.Typer(help="API keys (works on the database).")
 
 
@@ -99,6 +99,17 @@ def schedule_preview(
         raise typer.BadParameter("one of the two at a time", param_hint="--calendar and --json")
     code = preview.preview_command(given, after, count, calendar=calendar, as_json=as_json)
     raise typer.Exit(code)
+
+
+@schedule.command("refresh")
+def schedule_refresh(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Plan anew what was planned with another tz database, and say which tasks moved."""
+    from ordinaut.cli import refresh
+
+    raise typer.Exit(refresh.refresh_command(dry_run=dry_run, as_json=as_json))
 
 
 @key.command("issue")

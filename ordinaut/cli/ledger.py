@@ -7,10 +7,15 @@ import asyncpg
 
 from ordinaut.cli.finding import Finding
 from ordinaut.domain.schedules.ledger import NEWEST
+from ordinaut.domain.schedules.zones import tz_version
 from ordinaut.runtime.ledger import GRACE, Checked, check_ledger
+from ordinaut.runtime.refresh import look
 
 MOST_FAULTS = 20
 """How many faults of the ledger are told one by one."""
+MOST_REFRESHED = 2000
+"""How many schedules that another tz database planned are computed anew, to see whether they would move."""
+
 MEND = "`ordinaut projections rebuild occurrences`; if it is there again, the log lacks it: report it"
 
 _OVERDUE = "SELECT min(next_fire_at) FROM schedules WHERE next_fire_at < now() - $1::interval"
@@ -24,8 +29,22 @@ async def findings(connection: asyncpg.Connection) -> AsyncIterator[Finding]:
     else:
         found = f"a schedule has been due since {overdue.isoformat()}"
         yield Finding("clock", "warn", found, "is the role `clock` running?")
+    yield await _tz_database(connection)
     async for finding in _ledger(connection):
         yield finding
+
+
+async def _tz_database(connection: asyncpg.Connection) -> Finding:
+    """Whether instants were planned with another release of the tz database, and would move by this one."""
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    looked = await look(connection, now, limit=MOST_REFRESHED)
+    more = " at least" if looked.after else ""
+    if looked.moved:
+        names = ", ".join(f"{move.task.space}/{move.task.name}" for move in looked.moved[:3])
+        found = f"{len(looked.moved)} tasks{more} were planned with another release, and would move: {names}"
+        return Finding("tz database", "warn", found, "`ordinaut schedule refresh`")
+    planned = f"; {looked.same}{more} planned with another release would not move" if looked.same else ""
+    return Finding("tz database", "ok", tz_version() + planned)
 
 
 async def _ledger(connection: asyncpg.Connection) -> AsyncIterator[Finding]:

@@ -199,6 +199,23 @@ def change(
     return [NewEvent("TaskChanged", data)]
 
 
+def replan(
+    task: Task, at: datetime | None, tz: str, *, was: datetime, was_tz: str, effective_at: datetime
+) -> list[NewEvent]:
+    """Plan the schedule anew, at `at` (None: it never fires again), because the tz database is another one
+    now; a version of its own, because from `effective_at` on the rule names other instants."""
+    require_existing(task, task.name)
+    data: dict[str, Any] = {
+        "name": task.name,
+        "version": task.version + 1,
+        "definition": task.definition,
+        "plan": [] if at is None else [{"at": at.isoformat()}],
+        "tz": tz,
+        "refreshed": {"at": was.isoformat(), "tz": was_tz},
+    }
+    return [NewEvent("TaskChanged", data | _effective(effective_at))]
+
+
 def require_ahead(until: datetime | None, now: datetime) -> None:
     """Raise `Invalid` when the end of a pause or a snooze is not ahead."""
     if until is not None and until <= now:

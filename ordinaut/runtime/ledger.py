@@ -13,6 +13,7 @@ from typing import Any
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.schedules.ledger import BEGINNING, NEWEST, Comparison, Fault, Period, Verdict, newest
 from ordinaut.domain.schedules.spec import parse_schedule
+from ordinaut.domain.schedules.zones import tz_version
 from ordinaut.log.append import Connection
 from projections.occurrences import checkpoint, verdicts_of, verdicts_unfolded
 
@@ -39,7 +40,7 @@ SELECT position, stream, space, data->>'name' AS name FROM events
 
 _HISTORY = """
 SELECT stream, type, at, position, (data->>'version')::int AS version, data->'plan' AS plan,
-       coalesce((data->>'effective_at')::timestamptz, at) AS effective_at,
+       coalesce((data->>'effective_at')::timestamptz, at) AS effective_at, data->>'tz' AS tz,
        data#>'{definition,schedule}' AS schedule
   FROM events WHERE stream = ANY ($1) AND type IN ('TaskCreated', 'TaskChanged', 'TaskRetired')
  ORDER BY stream, events.version
@@ -136,9 +137,9 @@ async def _check_batch(
         comparison = Comparison(periods, since)
         async for verdict in verdicts_of(connection, task_id, since, snapshot.unfolded.get(task_id, [])):
             for fault in comparison.take(_verdict(verdict)):
-                yield Hole(name, fault)
+                yield Hole(name, _with_tz(fault, periods))
         for fault in comparison.finish():
-            yield Hole(name, fault)
+            yield Hole(name, _with_tz(fault, periods))
         checked.instants += comparison.instants
 
 
@@ -160,7 +161,8 @@ def _periods(history: Sequence[Any], planned: Any, snapshot: _Snapshot) -> list[
             rule = parse_schedule(event["schedule"], created_at=event["at"])
             first = datetime.fromisoformat(event["plan"][0]["at"]).astimezone(UTC)
             due_before = _decided_before(event, first, planned, snapshot)
-            current = Period(rule, first, due_before, snapshot.now + HANDOVER, [version])
+            upto = snapshot.now + HANDOVER
+            current = Period(rule, first, due_before, upto, [version], tz=event["tz"] or "")
         elif current is not None:
             current = replace(current, versions=[*current.versions, version])
     return [*periods, current] if current is not None else periods
@@ -174,6 +176,15 @@ def _decided_before(event: Any, first: datetime, planned: Any, snapshot: _Snapsh
         return first if snapshot.folded < event["position"] else overdue
     following: datetime | None = planned["next_fire_at"]
     return overdue if following is None else min(following, snapshot.now)
+
+
+def _with_tz(fault: Fault, periods: Sequence[Period]) -> Fault:
+    """The fault, with a word about the tz database where another release may be all there is to it: the past
+    is expanded with the one in use."""
+    planned = next((period.tz for period in periods if period.owns(fault.version)), "")
+    if planned in ("", tz_version()):
+        return fault
+    return replace(fault, what=f"{fault.what} (planned with tz database {planned}; this is {tz_version()})")
 
 
 def _verdict(row: Any) -> Verdict:

@@ -11,6 +11,7 @@ import pytest
 from ordinaut.domain import task as tasks
 from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.schedules.spec import parse_schedule
+from ordinaut.domain.schedules.zones import tz_version
 from ordinaut.runtime.ledger import Checked, Hole, check_ledger
 from tests.support.api import PIPELINE, running_api
 from tests.support.clock import World, open_world, whole_second
@@ -46,7 +47,7 @@ async def change(world: World, task_id: str, schedule: dict[str, Any] | None, **
         first = parse_schedule(definition["schedule"], created_at=now).next_after(now)
         assert first is not None
         plan = [{"at": first.isoformat()}]
-    await world.add(task_id, tasks.change(state, definition, plan, "2026a", effective_at=now))
+    await world.add(task_id, tasks.change(state, definition, plan, tz_version(), effective_at=now))
 
 
 async def an_hour(world: World, name: str, **policy: Any) -> str:

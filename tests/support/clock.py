@@ -13,6 +13,7 @@ from ordinaut.domain import ids, task
 from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.schedules.spec import parse_schedule
+from ordinaut.domain.schedules.zones import tz_version
 from ordinaut.domain.task import task_stream
 from ordinaut.log.append import Append
 from ordinaut.log.read import read_stream
@@ -51,9 +52,10 @@ class World:
         )  # fmt: skip
 
     async def create(
-        self, name: str, schedule: dict[str, Any], *, at: datetime | None = None, **policy: Any
+        self, name: str, schedule: Any, *, at: datetime | None = None, tz: str | None = None, **policy: Any
     ) -> str:
-        """A task in the log, its first instant `at` (or the schedule's first from now on); its id."""
+        """A task in the log, its first instant `at` (or the schedule's first from now on), as planned with
+        the release `tz` of the tz database (or the one in use); its id."""
         now = self.system.time.now()
         definition = parse_definition(
             {
@@ -69,7 +71,7 @@ class World:
         assert planned is not None
         task_id = ids.task_id("default", name)
         plan = [{"at": planned.isoformat()}]
-        created = task.create(task.Task(task_id), name, definition, plan, "2026a", created_at=now)
+        created = task.create(task.Task(task_id), name, definition, plan, tz or tz_version(), created_at=now)
         await self.add(task_id, created)
         return task_id
 

@@ -27,7 +27,8 @@ class Period:
     `first` is the instant it was planned with, which is one of its instants. Those before `due_before`
     must have a verdict; those from there up to `upto` (included) may have one. `versions` are the versions
     of the task's definition in this period, oldest first, each with the instant it was recorded at; `ends`
-    is the version of the definition that followed, None when there is none.
+    is the version of the definition that followed, None when there is none. `tz` is the release of the tz
+    database it was planned with.
     """
 
     rule: Schedule
@@ -36,6 +37,7 @@ class Period:
     upto: datetime
     versions: Sequence[tuple[datetime, int]]
     ends: int | None = None
+    tz: str = ""
 
     def owns(self, version: int) -> bool:
         """Whether a verdict by this version of the task's definition is about this period's rule."""
