@@ -106,6 +106,7 @@ async def test_a_clock_that_was_down_resumes_and_catches_up_with_what_came_after
     every = {"every": "10s", "anchor": start.isoformat()}
     until = start + 25 * SECOND
     task_id = await paused(world, "tick", until, schedule=every, at=start, overlap="allow", catch_up="all")
+    await world.project()
     async with running(world.projector(), world.clock()):
         await world.wait_for_verdicts(task_id, 3)
     (resumed,) = await resumptions(world, task_id)
