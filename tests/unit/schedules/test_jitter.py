@@ -121,7 +121,7 @@ def decided(jitter: timedelta, instants: int) -> Decision:
     assert definition.schedule is not None
     rule = parse_schedule(definition.schedule, created_at=START)
     now = START + timedelta(seconds=10 * (instants - 1) + 0.5)
-    return decide(task, definition, rule, Due(task_id, 0, START, 1), now)
+    return decide(task, definition, rule, Due(task_id, START, 1), now)
 
 
 @given(LENGTHS, st.integers(1, 6))
