@@ -26,6 +26,10 @@ CREATE TABLE occurrences (
 
 OCCURS = frozenset({"RunRequested", "OccurrenceSkipped"})
 
+# What a backfill runs had its verdict, and keeps it, unless it was left out of the ledger.
+IS_VERDICT = """(data#>>'{cause,kind}' = 'schedule'
+        OR data#>>'{cause,kind}' = 'backfill' AND data#>>'{cause,verdict}' = 'none')"""
+
 # A skip may stand for a range of instants (an outage of `every: 1s`): from `at` to `until`, `count` of
 # them. A fired occurrence stands for itself.
 ADD = f"""
@@ -36,12 +40,12 @@ SELECT (data->>'task')::uuid, coalesce((data->>'from')::timestamptz, (data#>>'{{
        CASE type WHEN 'RunRequested' THEN 'fired' ELSE 'skipped' END, data->>'reason',
        (data#>>'{{cause,lateness}}')::double precision, (data->>'task_version')::int, at
   FROM ({batch(OCCURS)}) AS e
- WHERE data#>>'{{cause,kind}}' = 'schedule'
+ WHERE {IS_VERDICT}
  ORDER BY position
 ON CONFLICT (task_id, at) DO NOTHING
 """
 
-PROJECTION = Projection("occurrences", version=1, ddl=DDL, folds=[Fold(OCCURS, ADD)])
+PROJECTION = Projection("occurrences", version=2, ddl=DDL, folds=[Fold(OCCURS, ADD)])
 
 
 async def list_occurrences(
@@ -90,7 +94,7 @@ async def verdicts_of(
     with the `unfolded` ones, where the table has none of that instant. Needs a transaction."""
     later = list(unfolded)
     async for row in connection.cursor(
-        """SELECT at, until, count, verdict, task_version FROM occurrences
+        """SELECT at, until, count, verdict, task_version, reason FROM occurrences
             WHERE task_id = $1::uuid AND until >= $2 ORDER BY at""",
         task_id, since,
     ):  # fmt: skip
@@ -106,16 +110,17 @@ async def verdicts_of(
 async def verdicts_unfolded(connection: Connection, task_ids: Sequence[str]) -> dict[str, list[Any]]:
     """By task, the verdicts that are in the log and not in the table yet, oldest first, one an instant."""
     rows = await connection.fetch(
-        """SELECT DISTINCT ON (task_id, at) * FROM (
+        f"""SELECT DISTINCT ON (task_id, at) * FROM (
               SELECT data->>'task' AS task_id, position,
-                     coalesce((data->>'from')::timestamptz, (data#>>'{cause,at}')::timestamptz) AS at,
-                     coalesce((data->>'to')::timestamptz, (data#>>'{cause,at}')::timestamptz) AS until,
+                     coalesce((data->>'from')::timestamptz, (data#>>'{{cause,at}}')::timestamptz) AS at,
+                     coalesce((data->>'to')::timestamptz, (data#>>'{{cause,at}}')::timestamptz) AS until,
                      coalesce((data->>'count')::bigint, 1) AS count,
                      CASE type WHEN 'RunRequested' THEN 'fired' ELSE 'skipped' END AS verdict,
-                     (data->>'task_version')::int AS task_version
+                     (data->>'task_version')::int AS task_version,
+                     data->>'reason' AS reason
                 FROM events
                WHERE position > $1 AND type = ANY ($2) AND data->>'task' = ANY ($3)
-                 AND data#>>'{cause,kind}' = 'schedule') AS e
+                 AND {IS_VERDICT}) AS e
             ORDER BY task_id, at, position""",
         await checkpoint(connection), sorted(OCCURS), list(task_ids),
     )  # fmt: skip

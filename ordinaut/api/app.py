@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from ordinaut import __version__
 from ordinaut.api import (
+    backfills,
     events,
     health,
     log,
@@ -57,7 +58,9 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
-    for module in (tasks, taskcontrol, schedules, refresh, tool_list, runs, events, log, projections, health):
+    for module in (
+        tasks, taskcontrol, schedules, refresh, backfills, tool_list, runs, events, log, projections, health,
+    ):  # fmt: skip
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)
     add_handlers(app)

@@ -8,7 +8,8 @@ import asyncpg
 from ordinaut.cli.finding import Finding
 from ordinaut.domain.schedules.ledger import NEWEST
 from ordinaut.domain.schedules.zones import tz_version
-from ordinaut.runtime.ledger import GRACE, Checked, check_ledger
+from ordinaut.runtime.ledger import Checked, check_ledger
+from ordinaut.runtime.periods import GRACE
 from ordinaut.runtime.refresh import look
 
 MOST_FAULTS = 20

@@ -15,6 +15,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from ordinaut.clock.backfill import Backfills
 from ordinaut.clock.fire import Fired, Firing
 from ordinaut.clock.read import look
 from ordinaut.clock.resume import BATCH, end_pauses
@@ -41,7 +42,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Clock:
-    """Fires what is due, and ends the pauses that are over, until told to stop.
+    """Fires what is due, ends the pauses that are over and carries out backfills, until told to stop.
 
     `lag` is how many seconds the oldest due schedule was overdue when last looked at; `fired` counts the
     runs requested and `skipped` the instants skipped by this process; `trouble` is a sentence while the
@@ -60,7 +61,13 @@ class Clock:
         self.trouble: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Fire, arm the waker for what comes next, wait; outages of PostgreSQL are waited out."""
+        """Fire what is due and carry out backfills; outages of PostgreSQL are waited out."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Backfills(self._system).run(stop), name="backfills")
+            await self._keep_firing(stop)
+
+    async def _keep_firing(self, stop: asyncio.Event) -> None:
+        """Fire, arm the waker for what comes next, wait."""
         unhear = self._system.notifications.hear(PROJECTED, self._heard)
         stopping = asyncio.create_task(stop.wait())
         stopping.add_done_callback(lambda _: self._wake.set())

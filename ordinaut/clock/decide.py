@@ -17,7 +17,7 @@ from typing import Any
 from ordinaut.domain import ids
 from ordinaut.domain.definition import Definition
 from ordinaut.domain.events import NewEvent
-from ordinaut.domain.request import request_run, skip_occurrence
+from ordinaut.domain.request import one_at_a_time, request_run, skip_occurrence
 from ordinaut.domain.schedules import zones
 from ordinaut.domain.schedules.catch_up import Skipped, jittered, plan_catch_up, whole_range
 from ordinaut.domain.schedules.schedule import Schedule
@@ -172,7 +172,7 @@ def _verdict(
     if mark.reason is None:
         event = request_run(
             task, definition, cause, {}, run_at=_run_at(task, definition, mark.first),
-            extra=extra | _one_at_a_time(task, definition),
+            extra=extra | one_at_a_time(task, definition),
         )  # fmt: skip
         return Verdict(run_id, mark.first, 1, event)
     extra |= {"from": _iso(mark.first), "to": _iso(mark.last), "count": mark.count}
@@ -188,14 +188,6 @@ def _verdict(
 def _run_at(task: Task, definition: Definition, at: datetime) -> datetime | None:
     jitter = definition.policy.jitter
     return jittered(task.id, at, timedelta(seconds=jitter)) if jitter else None
-
-
-def _one_at_a_time(task: Task, definition: Definition) -> dict[str, Any]:
-    """Queueing is a concurrency limit of one, unless the task says how many may run at once."""
-    queues = definition.policy.overlap in ("queue_one", "queue_all")
-    if not queues or definition.policy.concurrency is not None:
-        return {}
-    return {"concurrency": {"key": f"task/{task.id}", "limit": 1}}
 
 
 def _iso(instant: datetime) -> str:

@@ -48,6 +48,19 @@ def scheduled_run_id(task: str, at: datetime) -> str:
     return cause_id(milliseconds, "schedule", task, str(milliseconds))
 
 
+def backfilled_run_id(task: str, at: datetime) -> str:
+    """The run that a backfill gives an instant of a task whose verdict is that it was skipped, whichever
+    backfill it is: a skipped instant is run once."""
+    milliseconds = int(at.timestamp() * 1000)
+    return cause_id(milliseconds, "backfill", task, str(milliseconds))
+
+
+def rerun_id(backfill: str, task: str, at: datetime) -> str:
+    """The run that the backfill `backfill` gives an instant of a task that has a run already."""
+    milliseconds = int(at.timestamp() * 1000)
+    return cause_id(milliseconds, "rerun", backfill, task, str(milliseconds))
+
+
 def entry_run_id(space: str, stream: str, entry: str, task: str) -> str:
     """The run a task gets for one Redis stream entry (`entry` is its id, `<ms>-<seq>`)."""
     head = entry.partition("-")[0]

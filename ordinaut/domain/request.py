@@ -39,7 +39,7 @@ def request_run(
     extra: Mapping[str, Any] | None = None,
 ) -> NewEvent:
     """RunRequested for `task`. `payload` becomes the run's input, `run_at` puts it off; `extra` is what
-    a scheduled occurrence adds (`next`, `tz`)."""
+    an occurrence of a schedule adds (`next`, `tz`) or has instead."""
     data: dict[str, Any] = {
         "task": task.id,
         "name": task.name,
@@ -59,6 +59,15 @@ def request_run(
     if extra:
         data.update(extra)
     return NewEvent("RunRequested", data)
+
+
+def one_at_a_time(task: Task, definition: Definition) -> dict[str, Any]:
+    """What a run for an instant of the task's schedule adds where its runs queue up (`policy.overlap`): a
+    concurrency limit of one, unless the task says how many may run at once."""
+    queues = definition.policy.overlap in ("queue_one", "queue_all")
+    if not queues or definition.policy.concurrency is not None:
+        return {}
+    return {"concurrency": {"key": f"task/{task.id}", "limit": 1}}
 
 
 def skip_occurrence(

@@ -58,6 +58,14 @@ async def read_streams(connection: Connection, streams: Sequence[str]) -> dict[s
     return found
 
 
+async def read_first(connection: Connection, streams: Sequence[str]) -> dict[str, Event]:
+    """The first event of each of these streams; a stream that does not exist is missing from the result."""
+    rows = await connection.fetch(
+        f"SELECT {COLUMNS} FROM events WHERE stream = ANY($1) AND version = 1", streams
+    )
+    return {row["stream"]: to_event(row) for row in rows}
+
+
 async def read_after(connection: Connection, position: int, limit: int) -> list[Event]:
     """At most `limit` events after `position`, in order."""
     rows = await connection.fetch(
