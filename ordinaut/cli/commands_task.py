@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ordinaut.cli.commands_backfill import task_backfill
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="The task's name or id.")]
 OneTask = Annotated[str | None, typer.Argument(metavar="[TASK]", help="The task's name or id.")]
@@ -15,6 +17,7 @@ Labels = Annotated[
 Reason = Annotated[str | None, typer.Option(help="Why; people will read it.")]
 
 app = typer.Typer(help="Tasks: see them, run them now, pause and retire them.")
+app.command("backfill")(task_backfill)
 
 
 def apply(

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from ordinaut.cli import commands_data, commands_log, commands_run, commands_task, commands_tool
+from ordinaut.cli import (
+    commands_backfill,
+    commands_data,
+    commands_log,
+    commands_run,
+    commands_task,
+    commands_tool,
+)
 from ordinaut.domain.errors import OrdinautError
 
 ROLES_HELP = "api, relay, projector, clock, intake, worker; all of them when none is named."
@@ -22,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(commands_task.app, name="task")
 app.add_typer(commands_run.app, name="run")
+app.add_typer(commands_backfill.app, name="backfill")
 app.add_typer(commands_tool.app, name="tool")
 app.add_typer(commands_log.log, name="log")
 app.add_typer(commands_log.event, name="event")

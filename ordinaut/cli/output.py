@@ -16,6 +16,7 @@ STATES = {
     "active": "green", "succeeded": "green", "ok": "green",
     "running": "cyan", "queued": "cyan", "waiting": "yellow",
     "paused": "yellow", "skipped": "dim", "warn": "yellow", "snoozed": "yellow",
+    "finished": "green", "stopped": "dim",
     "failed": "red", "parked": "red", "fail": "red", "canceled": "dim", "retired": "dim",
 }  # fmt: skip
 """The colour of each state a thing may be in."""
@@ -124,6 +125,8 @@ def cause(value: Mapping[str, Any]) -> str:
         case "schedule":
             late = value.get("lateness") or 0
             return "schedule" + (f", {duration(late)} late" if late > 1 else "")
+        case "backfill":
+            return "backfill" + (f" of what was {escape(reason)}" if (reason := value.get("reason")) else "")
         case "stream" | "event" as kind:
             return escape(f"{kind} {value.get('stream')} {value.get('id')}")
         case "retry":

@@ -11,6 +11,9 @@ from ordinaut.cli.output import instant, note, out, print_json
 from ordinaut.cli.program import program
 
 RUN = "run-"
+IN_LOG = (RUN, "task-", "event-", "agent-", "backfill-")
+"""What the names of the log's streams begin with."""
+
 LONGEST = 100
 """Links that are followed at the most; chains of runs end long before (see MAX_DEPTH)."""
 
@@ -50,7 +53,7 @@ def _causes(client: Client, reference: str | None) -> Iterator[dict[str, Any]]:
 
 def _event(client: Client, reference: str | None) -> dict[str, Any] | None:
     stream, slash, version = (reference or "").rpartition("/")
-    if not slash or not version.isdigit() or not stream.startswith((RUN, "task-", "event-", "agent-")):
+    if not slash or not version.isdigit() or not stream.startswith(IN_LOG):
         return None  # a cause outside the log
     events = client.items("/v1/log", None, stream=stream)
     return next((event for event in events if event["version"] == int(version)), None)
@@ -61,6 +64,9 @@ def _what(event: Mapping[str, Any]) -> str:
     match event["type"]:
         case "RunRequested":
             return f"{escape(data['name'])} was asked to run"
+        case "BackfillRequested":
+            why = f" ({escape(data['reason'])})" if data["reason"] else ""
+            return f"a backfill of {escape(data['name'])} was asked for{why}"
         case "EventReceived":
             return f"an event came on {escape(data['stream'])}"
         case "RunStarted":

@@ -1,11 +1,12 @@
 """Histories as the roles of a living system write them, without the roles: tasks are created, changed,
-paused and retired, their schedules fire or are skipped, runs are started, retried and ended."""
+paused and retired, their schedules fire, are skipped or filled up, runs are started, retried and ended."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ordinaut.domain import ids, run, task
+from ordinaut.domain import backfill, ids, run, task
+from ordinaut.domain.backfill import Backfill, Occurrence, backfill_stream
 from ordinaut.domain.errors import OrdinautError
 from ordinaut.domain.events import Event, NewEvent
 from ordinaut.domain.run import Run, run_stream
@@ -16,7 +17,7 @@ from projections.schedules import ADVANCE_NOW
 OPERATIONS = (
     "create", "create", "change", "change_schedule", "pause", "resume", "snooze", "retire",
     "fire", "fire", "skip", "request", "lease", "lease", "lease", "step", "succeed", "succeed", "fail",
-    "put_off", "hand_back", "crash", "cancel", "reopen", "park",
+    "put_off", "hand_back", "crash", "cancel", "reopen", "park", "backfill", "backfill_run", "backfill_end",
 )  # fmt: skip
 BEGIN = datetime(2031, 1, 1, tzinfo=UTC)
 
@@ -46,6 +47,7 @@ class World:
     tasks: dict[str, Task] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     plans: dict[str, datetime] = field(default_factory=dict)
+    backfills: dict[str, Backfill] = field(default_factory=dict)
     clock: datetime = BEGIN
     count: int = 0
 
@@ -196,6 +198,65 @@ class World:
         )
         run_id = ids.cause_id(int(self.clock.timestamp() * 1000), "manual", self.space, str(self.count))
         return self._occurrence(known, run_id, "RunRequested", data, None)
+
+    # Backfills
+
+    def _backfill(self, which: int, number: int) -> Append | None:
+        known = self._task(which)
+        task.require_existing(known, known.name)
+        begin = BEGIN - timedelta(minutes=self.count * 20)
+        verdicts = ("none", "skipped", "fired")
+        occurrences = [
+            Occurrence(
+                begin + timedelta(minutes=n),
+                known.version,
+                verdicts[n % 3],  # type: ignore[arg-type]
+                "missed" if n % 3 == 1 else None,
+                "a run" if n % 3 == 2 else None,
+            )
+            for n in range(number)
+        ]
+        wanted = backfill.Wanted(
+            begin, BEGIN, "newest" if number % 2 else "oldest", number + 1, number % 4 == 0
+        )
+        backfill_id = ids.cause_id(
+            int(self.clock.timestamp() * 1000), "backfill", self.space, str(self.count)
+        )
+        self.backfills[backfill_id] = Backfill(backfill_id)
+        return self._of_backfill(
+            self.backfills[backfill_id], backfill.request(known, wanted, occurrences), "key:test"
+        )
+
+    def _backfill_run(self, which: int, number: int) -> Append | None:
+        known = self._open(which)
+        if known is None:
+            return None
+        planned = known.plan[number % len(known.plan)]
+        run_id = backfill.candidates(known, planned.at)[("none", "skipped", "fired").index(planned.verdict)]
+        cause = {
+            "kind": "backfill", "backfill": known.id, "at": planned.at.isoformat(), "lateness": 60.0,
+            "verdict": planned.verdict, "reason": planned.reason,
+        }  # fmt: skip
+        data = self._wanted(number) | {"cause": cause, "priority": 0}
+        return self._occurrence(self.tasks[known.task_id], run_id, "RunRequested", data, None)
+
+    def _backfill_end(self, which: int, number: int) -> Append | None:
+        known = self._open(which)
+        if known is None:
+            return None
+        if number % 2:
+            return self._of_backfill(known, backfill.finish(known), "clock")
+        return self._of_backfill(known, backfill.stop(known, f"reason {number}"), "key:test")
+
+    def _open(self, which: int) -> Backfill | None:
+        running = [one for one in self.backfills.values() if one.state == "running"]
+        return running[which % len(running)] if running else None
+
+    def _of_backfill(self, known: Backfill, events: list[NewEvent], actor: str) -> Append:
+        stream, before = backfill_stream(known.id), known.stream_version
+        for event in events:
+            backfill.evolve(known, self._event(stream, known.stream_version + 1, event))
+        return Append(stream, before, events, self.space, actor, known.id)
 
     # Runs
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ordinaut.domain import run, task, upcast
+from ordinaut.domain import backfill, run, task, upcast
 from ordinaut.domain.definition import load_definition
 from ordinaut.domain.events import EVENT_TYPES, SCHEMA_VERSION, Event
 
@@ -49,6 +49,10 @@ def test_an_event_ever_written_can_be_read_and_folded(path: Path) -> None:
         done = run.Run(key)
         run.evolve(done, event)
         assert done.stream_version == event.version
+    elif kind == "backfill":
+        asked = backfill.Backfill(key)
+        backfill.evolve(asked, event)
+        assert asked.stream_version == event.version
     else:
         assert kind in ("event", "agent")
 
