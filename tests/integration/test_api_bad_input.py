@@ -13,6 +13,7 @@ import pytest
 from tests.support.api import PIPELINE, Served, pointers, problem, running_api, task
 
 LIMIT = 4096
+PAST = "2026-01-01T00:00:00Z"
 
 
 @pytest.fixture
@@ -112,6 +113,19 @@ async def test_an_encoded_body_is_refused(api: Served) -> None:
         ("/v1/tasks/hello/snooze", {"until": "2030-01-01T00:00:00"}, "/until"),
         ("/v1/tasks/hello/snooze", {"for": "a while"}, "/for"),
         ("/v1/tasks/hello/snooze", {"for": "1h", "until": "2030-01-01T00:00:00Z"}, "/for"),
+        ("/v1/tasks/hello/backfill", {}, "/from"),
+        ("/v1/tasks/hello/backfill", {"from": None}, "/from"),
+        ("/v1/tasks/hello/backfill", {"from": "2026-01-01"}, "/from"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "to": PAST}, "/from"),
+        ("/v1/tasks/hello/backfill", {"from": "9000-01-01T00:00:00Z"}, "/from"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "to": "9000-01-01T00:00:00Z"}, "/to"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "order": "random"}, "/order"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "max_parallel": 0}, "/max_parallel"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "max_parallel": 101}, "/max_parallel"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "max_parallel": True}, "/max_parallel"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "dry_run": "yes"}, "/dry_run"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "rerun": 1}, "/rerun"),
+        ("/v1/tasks/hello/backfill", {"from": PAST, "dryrun": True}, "/dryrun"),
         ("/v1/events", {}, "/stream"),
         ("/v1/events", {"stream": "ordinaut:log"}, "/stream"),
         ("/v1/events", {"stream": "s", "data": {"a": "\x00"}}, "/data/a"),
@@ -141,6 +155,8 @@ async def test_a_bad_field_of_a_command_is_named(
         ("/v1/runs?stat=failed", "stat"),
         ("/v1/runs?state=broken", "state"),
         ("/v1/runs?after=aGVsbG8", "after"),
+        ("/v1/backfills?state=failed", "state"),
+        ("/v1/backfills?after=aGVsbG8", "after"),
         ("/v1/log?after=-1", "after"),
         ("/v1/log?type=TaskVanished", "type"),
         ("/v1/log?since=yesterday", "since"),
@@ -161,10 +177,14 @@ async def test_what_is_not_there_is_a_problem_too(api: Served) -> None:
         f"/v1/tasks/{missing}",
         "/v1/runs/x",
         f"/v1/runs/{missing}",
+        "/v1/backfills/x",
+        f"/v1/backfills/{missing}",
         "/v1/x",
         "/y",
     ):
         problem(await api.http.get(path), 404)
+    problem(await api.http.post(f"/v1/backfills/{missing}/stop"), 404)
+    problem(await api.http.post("/v1/tasks/nobody/backfill", json={"from": PAST}), 404)
     for path in ("/v1/tasks/%00", "/v1/tasks/%F0%9F%90%98", "/v1/runs/" + "x" * 3000):
         problem(await api.http.get(path), 404)
     wrong = await api.http.patch("/v1/tasks")
@@ -259,6 +279,8 @@ async def test_no_body_however_odd_makes_an_unexpected_error(api: Served, seed: 
         ("POST", "/v1/tasks/hello/run", {"input": 1, "simulate": False}),
         ("POST", "/v1/tasks/hello/snooze", {"until": "", "for": "", "reason": ""}),
         ("POST", "/v1/tasks/hello/resume", {}),
+        ("POST", "/v1/tasks/odd/backfill", {"from": PAST, "to": PAST, "order": "newest", "max_parallel": 2}),
+        ("POST", "/v1/tasks/odd/backfill", {"from": PAST, "dry_run": True, "rerun": True, "reason": ""}),
         ("POST", "/v1/events", {"stream": "s", "data": 1, "id": "x"}),
         ("POST", "/v1/schedules/preview", {"every": "1h", "after": "", "count": 3, "timezone": "UTC"}),
         ("POST", "/v1/schedules/preview", {"rrule": "FREQ=DAILY", "dtstart": "", "rdate": [], "exdate": []}),

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from ordinaut.domain.ids import scheduled_run_id, task_id
+from ordinaut.runtime.keys import issue_key
 from ordinaut.runtime.ledger import Checked, check_ledger
 from ordinaut.work.tools.registry import BUILT_IN, Registry
 from ordinaut.work.worker import Worker
-from tests.support.api import Served, running_api
+from tests.support.api import PIPELINE, Served, pointers, problem, running_api
 from tests.support.clock import World, open_world, whole_second
 from tests.support.eventually import eventually
 from tests.support.running import running
@@ -370,3 +371,45 @@ async def test_what_failed_and_succeeds_when_it_is_tried_again_is_counted_as_tha
 
         done = await eventually(succeeded, timeout=20)
     assert (done["canceled"], done["succeeded"], done["unfinished"]) == (0, 1, 0)
+
+
+async def test_more_instants_than_one_backfill_may_reach_over_are_refused_with_a_way_out(
+    world: World, api: Served
+) -> None:
+    start = whole_second(world.system.time.now()) - timedelta(seconds=20_000)
+    await world.create("tick", {"every": "1s", "anchor": start.isoformat()}, at=start, catch_up="none")
+    await world.project()
+    await world.fire_all()
+    await world.project()
+    body = {"from": start.isoformat(), "dry_run": True}
+    answer = await api.http.post("/v1/tasks/tick/backfill", json=body)
+    assert problem(answer, 422) and pointers(answer) == ["/to"]
+    edge = start + timedelta(seconds=10_000)
+    assert edge.isoformat() in answer.json()["errors"][0]["hint"]
+    plan = await backfill(api, "tick", start, 200, dry_run=True, to=edge.isoformat())
+    assert plan["counts"]["run"] == len(plan["items"]) == 10_000
+
+
+async def test_a_task_without_a_timed_schedule_has_nothing_to_fill_up(world: World, api: Served) -> None:
+    answer = await api.http.post("/v1/tasks", json={"name": "hand", "pipeline": PIPELINE})
+    assert answer.status_code == 201
+    answer = await api.http.post("/v1/tasks/hand/backfill", json={"from": "2026-01-01T00:00:00Z"})
+    assert "never had a schedule" in str(problem(answer, 409)["detail"])
+
+
+async def test_a_backfill_is_listed_and_shown_in_its_own_space_only(world: World, api: Served) -> None:
+    asked = [await backfill(api, "tick", await an_outage(world, minutes=1)) for _ in range(1)]
+    asked += [await backfill(api, "tick", world.system.time.now() - 5 * MINUTE) for _ in range(2)]
+    await world.project()
+    page = (await api.http.get("/v1/backfills?limit=2")).json()
+    rest = (await api.http.get(f"/v1/backfills?limit=2&after={page['next']}")).json()
+    assert [one["id"] for one in page["items"] + rest["items"]] == [
+        one["backfill"] for one in reversed(asked)
+    ]
+    assert rest["next"] is None
+    _, secret = await issue_key(world.system, space="elsewhere", agent="stranger", role="operator")
+    async with api.client(secret) as stranger:
+        assert (await stranger.get("/v1/backfills")).json()["items"] == []
+        for path in ("", "/stop"):
+            method = stranger.post if path else stranger.get
+            problem(await method(f"/v1/backfills/{asked[0]['backfill']}{path}"), 404)
