@@ -1,6 +1,7 @@
 """Clocks as processes of their own: killed amid a backfill, they leave neither hole nor duplicate."""
 
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
 from ordinaut.log.database import connect
@@ -12,6 +13,7 @@ from tests.support.clock import World, open_world, whole_second
 from tests.support.eventually import eventually
 
 INSTANTS = 120
+PARALLEL = 4
 
 
 async def finished(world: World) -> list[Any]:
@@ -23,6 +25,17 @@ async def requested(world: World) -> int:
         "SELECT count(*) FROM events WHERE type = 'RunRequested' AND data#>>'{cause,kind}' = 'backfill'"
     )
     return int(row[0])
+
+
+async def most_at_once(world: World) -> int:
+    """How many of the backfill's runs had not ended, at the worst moment of the log."""
+    steps = await world.fetch(
+        "SELECT CASE e.type WHEN 'RunRequested' THEN 1 ELSE -1 END AS step FROM events e"
+        " JOIN events f ON f.stream = e.stream AND f.version = 1"
+        " WHERE e.type IN ('RunRequested', 'RunSucceeded', 'RunFailed', 'RunParked', 'RunCanceled')"
+        " AND f.data#>>'{cause,kind}' = 'backfill' ORDER BY e.position"
+    )
+    return max(accumulate(row["step"] for row in steps))
 
 
 async def test_clocks_killed_in_the_middle_of_a_backfill_leave_no_hole_and_no_duplicate(
@@ -38,7 +51,7 @@ async def test_clocks_killed_in_the_middle_of_a_backfill_leave_no_hole_and_no_du
         # The instants are those of a schedule that is no more; the one there is now fires tomorrow.
         assert (await api.http.delete("/v1/tasks/tick")).status_code == 200
         await world.create("tick", {"every": "1d"})
-        body = {"from": start.isoformat(), "max_parallel": 4}
+        body = {"from": start.isoformat(), "max_parallel": PARALLEL}
         answer = await api.http.post("/v1/tasks/tick/backfill", json=body)
         planned = answer.json()["counts"]["run"]
         assert answer.status_code == 202 and planned >= INSTANTS // 2
@@ -65,6 +78,7 @@ async def test_clocks_killed_in_the_middle_of_a_backfill_leave_no_hole_and_no_du
         wanted = [at for group in event["data"]["plan"] for at in group["at"]]
         assert [row["at"] for row in runs] == wanted
         assert len(await finished(world)) == 1
+        assert await most_at_once(world) == PARALLEL
 
         await world.project()
         (before,) = await world.fetch("SELECT * FROM backfills")
