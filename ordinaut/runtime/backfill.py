@@ -29,10 +29,11 @@ _TICK = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class _Instant:
-    """An instant and the period of the rule that names it."""
+    """An instant, the period of the rule that names it, and whether that rule leaves it out."""
 
     at: datetime
     period: Period
+    excluded: bool
 
 
 async def past_occurrences(
@@ -68,7 +69,7 @@ def _expand(periods: Sequence[Period], since: datetime, until: datetime, most: i
         for at in period.instants(since):
             if at >= end:
                 break
-            found.setdefault(at, _Instant(at, period))
+            found.setdefault(at, _Instant(at, period, period.rule.excludes(at)))
             if len(found) > most:
                 hint = f"the first {most} are those before {at.isoformat()}; take them in parts"
                 raise Invalid.at("/to", f"the schedule names more than {most} instants up to then", hint)
@@ -131,7 +132,7 @@ def _occurrence(task_id: str, instant: _Instant, reason: str | None, first: dict
     if verdict is not None:
         reason = verdict.data["reason"]
     run = own if own in first else None
-    if reason == "excluded":
+    if instant.excluded or reason == "excluded":
         return Occurrence(at, version, "excluded", None, run)
     if reason is not None or run is not None:
         return Occurrence(at, version, "skipped", reason, run)

@@ -413,3 +413,23 @@ async def test_a_backfill_is_listed_and_shown_in_its_own_space_only(world: World
         for path in ("", "/stop"):
             method = stranger.post if path else stranger.get
             problem(await method(f"/v1/backfills/{asked[0]['backfill']}{path}"), 404)
+
+
+async def test_what_the_schedule_leaves_out_is_shown_and_never_run(world: World, api: Served) -> None:
+    start = whole_second(world.system.time.now()) - 6 * MINUTE - MINUTE / 2
+    left_out = "/".join((start + n * MINUTE).replace(tzinfo=None).isoformat() for n in (2, 4))
+    schedule = {"every": "1m", "anchor": start.isoformat(), "exclude": [left_out]}
+    await world.create("tick", schedule, at=start, catch_up="none")
+    await world.project()
+    await world.fire_all()
+    plan = await backfill(api, "tick", start, 200, dry_run=True, rerun=True)
+    assert plan["counts"] == {"instants": 7, "run": 5, "has_run": 0, "expected": 0, "excluded": 2}
+    excluded = [one for one in plan["items"] if one["verdict"] == "excluded"]
+    assert [datetime.fromisoformat(one["at"]) for one in excluded] == [start + n * MINUTE for n in (2, 3)]
+    assert not any(one["will_run"] for one in excluded)
+    async with at_work(world):
+        asked = await backfill(api, "tick", start, rerun=True, max_parallel=10)
+        assert (await ended(api, asked["backfill"]))["succeeded"] == 5
+    again = await backfill(api, "tick", start, 200, dry_run=True)
+    assert again["counts"] == {"instants": 7, "run": 0, "has_run": 5, "expected": 0, "excluded": 2}
+    assert await holes(world) == []
