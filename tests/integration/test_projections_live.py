@@ -134,10 +134,10 @@ async def test_a_rebuild_has_no_downtime_and_changes_nothing(database_url: str, 
         reader = await connect(database_url)
         full: set[str] = set()
         while not life.stop.is_set():
-            for name in ("tasks", "runs", "due_work", "schedules", "occurrences"):
+            for name in ("tasks", "runs", "due_work", "schedules", "occurrences", "backfills"):
                 rows = await reader.fetchval(f"SELECT count(*) FROM {name}")
                 assert rows or name not in full, f"{name} was empty"
-                if rows and name in ("tasks", "runs", "occurrences"):  # rows of these never go
+                if rows and name in ("tasks", "runs", "occurrences", "backfills"):  # rows of these never go
                     full.add(name)
                 looks += 1
             await asyncio.sleep(0)
@@ -229,7 +229,7 @@ async def settled(database_url: str, seed: int) -> AsyncIterator[asyncpg.Connect
         items += [world.do(rng.choice(OPERATIONS), rng.randrange(9), rng.randrange(12)) for _ in range(200)]
         # Whatever became of the task, it is there now, with schedules and work: no table is empty.
         items += [world.do("retire", 0, 1), world.do("create", 0, 2), world.do("request", 0, 1)]
-        items += [world.do("fire", 0, 1)]
+        items += [world.do("fire", 0, 1), world.do("backfill", 0, 3)]
         outcomes = await appender.append_all([replace(item, effects={}) for item in items if item])
         assert not [outcome for outcome in outcomes if isinstance(outcome, VersionConflict)]
     await _catch_up(connection)
@@ -248,6 +248,7 @@ KEYS = {
     "due_work": '{"run_id": "00000000-0000-8000-8000-000000000000"}',
     "schedules": '{"task_id": "00000000-0000-8000-8000-000000000000"}',
     "occurrences": '{"at": "1999-01-01T00:00:00Z"}',
+    "backfills": '{"id": "00000000-0000-8000-8000-000000000000"}',
 }
 
 
