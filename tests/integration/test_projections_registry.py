@@ -144,7 +144,7 @@ async def test_until_a_newer_definition_is_rebuilt_the_log_goes_on_with_the_old_
     monkeypatch.setattr("projections.registry.all_projections", lambda: {"due_work": newer})
     connection, pool = await connect(database_url), await create_pool(database_url, size=2)
     task = "01900000-0000-8000-8000-000000000000"
-    request = NewEvent("RunRequested", {"task": task, "priority": 5})
+    request = NewEvent("RunRequested", {"task": task, "priority": 5, "cause": {"kind": "manual"}})
 
     async def ask() -> None:
         stream = f"run-{new_id()}"
