@@ -68,6 +68,14 @@ class Recurrence:
         default_factory=dict, init=False, compare=False, repr=False
     )
 
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it has no BY part, so that its occurrences are `interval` units apart where the unit has a
+        fixed length."""
+        return self._names_no_day and not (
+            self.by_month or self.by_hour or self.by_minute or self.by_second or self.by_set_pos
+        )
+
     def walls(self, start: datetime, budget: Budget) -> Iterator[datetime]:
         """Every wall time of the rule at or after `start` (and DTSTART), rising, without end of its own
         except the horizon. Raises BudgetSpentError."""
@@ -144,7 +152,10 @@ class Recurrence:
         if known is None:
             if len(self._months) > 24:
                 self._months.clear()
-            known = self._months[(year, month)] = tuple(self._matching_days(year, month, budget))
+            days = self._matching_days(year, month, budget)
+            if self.freq in _PER_DAY:
+                days = self._days_with_units(year, month, days)
+            known = self._months[(year, month)] = tuple(days)
         return known
 
     def _matching_days(self, year: int, month: int, budget: Budget) -> Iterator[int]:
@@ -155,6 +166,9 @@ class Recurrence:
             numbers = sorted({n for n in wanted if 1 <= n <= length})
         for number in numbers:
             budget.spend(1)
+            if not self._filters_days:
+                yield number
+                continue
             day = date(year, month, number)
             if self.by_year_day and not self._is_year_day(day):
                 continue
@@ -163,6 +177,10 @@ class Recurrence:
             if self._weekday_filter and not self._is_week_day(day, length):
                 continue
             yield number
+
+    @cached_property
+    def _filters_days(self) -> bool:
+        return bool(self.by_year_day or self.by_week_no or self._weekday_filter)
 
     @cached_property
     def _names_no_day(self) -> bool:
@@ -229,10 +247,8 @@ class Recurrence:
     def _within_day(self, day: date, floor: time, budget: Budget) -> Iterator[datetime]:
         """The times of one day for HOURLY, MINUTELY and SECONDLY, from the hour and minute of `floor` on."""
         per_day = _PER_DAY[self.freq]
-        # INTERVAL counts units from DTSTART; `phase` is the first active unit of this day.
-        days_before = self.dtstart.toordinal() - day.toordinal()
-        phase = (days_before * per_day + self._unit(self.dtstart.time())) % self.interval
-        if self.interval >= per_day // 24 and self.freq != "HOURLY":
+        phase = self._phase(day)
+        if self.interval >= per_day // 24 and not (self.freq == "HOURLY" and self.by_hour):
             units: Iterable[int] = range(phase, per_day, self.interval)
         else:
             units = self._units_by_hour(phase, floor, budget)
@@ -241,6 +257,41 @@ class Recurrence:
             budget.spend(1)
             if unit >= earliest and self._unit_is_wanted(unit):
                 yield from self._of_unit(day, unit)
+
+    def _phase(self, day: date) -> int:
+        """The first active unit of a day, were the day without end: INTERVAL counts units from DTSTART."""
+        days_before = self.dtstart.toordinal() - day.toordinal()
+        return (days_before * _PER_DAY[self.freq] + self._unit(self.dtstart.time())) % self.interval
+
+    def _days_with_units(self, year: int, month: int, days: Iterable[int]) -> Iterator[int]:
+        """Those of a month's days in which some active unit is one that the rule names."""
+        per_day, interval, named = _PER_DAY[self.freq], self.interval, self._named_phases
+        phase = self._phase(date(year, month, 1))
+        for day in days:
+            if named >> (phase - (day - 1) * per_day) % interval & 1:
+                yield day
+
+    @cached_property
+    def _named_phases(self) -> int:
+        """A bit for each first active unit with which a day has a time: the units named, modulo INTERVAL."""
+        if not self._inside_unit:
+            return 0
+        seconds = self._bits("second", 1) if self.freq == "SECONDLY" else 1
+        per_minute = 60 if self.freq == "SECONDLY" else 1
+        minutes = self._bits("minute", per_minute, seconds) if self.freq != "HOURLY" else 1
+        named = self._bits("hour", _PER_DAY[self.freq] // 24, minutes)
+        width = self.interval
+        while width * 2 < _PER_DAY[self.freq]:
+            width *= 2
+        # Folded by halves: every width is a multiple of INTERVAL, so the remainder stays the same.
+        while width >= self.interval:
+            named = named & ((1 << width) - 1) | named >> width
+            width //= 2
+        return named
+
+    def _bits(self, part: str, width: int, inside: int = 1) -> int:
+        """The bits of `inside`, once for every hour, minute or second named, `width` bits apart."""
+        return sum(inside << number * width for number in self._sorted(part))
 
     def _units_by_hour(self, phase: int, floor: time, budget: Budget) -> Iterator[int]:
         """The active units, looking only at the hours and minutes the rule names."""

@@ -19,13 +19,22 @@ from ordinaut.domain.schedules.recurrence import HORIZON_YEARS, Budget, BudgetSp
 from ordinaut.domain.schedules.rrule_text import RuleText
 from ordinaut.domain.schedules.schedule import Schedule
 
-SEARCH_STEPS = 40_000
-"""What one search may spend. It is enough for `HORIZON_YEARS` of days, and takes some 20 ms at most."""
+SEARCH_STEPS = 50_000
+"""What one search may spend. It is enough for `HORIZON_YEARS` of days and the times of one of them, and takes
+some 20 ms at most."""
 
 COUNT_STEPS = 40_000
 """What counting a COUNT out may spend, once, when the rule is read."""
 
 _SECOND = timedelta(seconds=1)
+_LASTING = {
+    "SECONDLY": _SECOND,
+    "MINUTELY": timedelta(minutes=1),
+    "HOURLY": timedelta(hours=1),
+    "DAILY": timedelta(days=1),
+    "WEEKLY": timedelta(weeks=1),
+}
+"""The frequencies whose periods are equally long in wall time."""
 
 
 class RRule(Schedule):
@@ -53,6 +62,7 @@ class RRule(Schedule):
         self._rdate_walls = rdate_walls
         self._until = rule.until.astimezone(UTC) if rule.until and rule.until.tzinfo else None
         self._last_wall = rule.until if rule.until and not rule.until.tzinfo else None
+        self._ends = rule.count is not None or rule.until is not None
         start = zones.to_instant(tz, self._rule.dtstart)
         if (self._until or start) < start or (self._last_wall or self._rule.dtstart) < self._rule.dtstart:
             raise ValueError(f"UNTIL is before the rule begins ({self._rule.dtstart.isoformat()})")
@@ -66,7 +76,9 @@ class RRule(Schedule):
         try:
             found = self._next_of_rule(after)
             while found is not None and found in self._exdate:
-                found = self._next_of_rule(found)
+                # What is excluded counts as nothing: the horizon does not move with it.
+                near = found.year <= after.year + HORIZON_YEARS
+                found = self._next_of_rule(found) if near else None
         except BudgetSpentError:
             found = None
         added = next((at for at in self._rdate if at > after), None)
@@ -97,7 +109,12 @@ class RRule(Schedule):
             return False
 
     def _count_out(self, count: int) -> datetime | None:
-        """The wall time of the last of `count` occurrences."""
+        """The wall time of the last of `count` occurrences; None when the calendar ends before."""
+        if self._rule.is_plain and self._rule.freq in _LASTING:
+            try:
+                return self._rule.dtstart + (count - 1) * self._rule.interval * _LASTING[self._rule.freq]
+            except OverflowError:
+                return None
         last = None
         try:
             for wall in islice(self._rule.walls(self._rule.dtstart, Budget(COUNT_STEPS)), count):
@@ -114,16 +131,17 @@ class RRule(Schedule):
             first = None
         if first is None and not self._rdate:
             raise ValueError(f"this rule never fires: it names no instant within {HORIZON_YEARS} years")
-        try:
-            if first is not None:
-                self._next_of_rule(first)
-        except BudgetSpentError:
+        if first is not None and not self._ends and self._second_is_too_far(first):
             # Otherwise it would fire once and then stop, silently, for want of a longer search.
-            raise ValueError(
-                "this rule fires too seldom to be followed; name its instants in rdate"
-            ) from None
+            raise ValueError("this rule fires too seldom to be followed; name its instants in rdate")
         if not self._rdate and self.next_after(start - _SECOND) is None:
             raise ValueError("this rule never fires: EXDATE takes every occurrence away")
+
+    def _second_is_too_far(self, first: datetime) -> bool:
+        try:
+            return self._next_of_rule(first) is None
+        except BudgetSpentError:
+            return True
 
     def _next_of_rule(self, after: datetime) -> datetime | None:
         own = zones.fold_end(self.tz, after) or self.wall(after).replace(microsecond=0) + _SECOND
