@@ -330,23 +330,22 @@ class Recurrence:
     def _of_unit(self, day: date, unit: int) -> Iterator[datetime]:
         """The wall times within one hour, minute or second."""
         midnight = datetime.combine(day, time())
-        inside = self._inside_unit
-        if self.by_set_pos:
-            inside = [inside[index] for index in _positions(self.by_set_pos, len(inside))]
         start = midnight + timedelta(seconds=unit * (86400 // _PER_DAY[self.freq]))
-        for seconds in inside:
+        for seconds in self._inside_unit:
             yield start + timedelta(seconds=seconds)
 
     @cached_property
     def _inside_unit(self) -> list[int]:
-        """Seconds from the beginning of an hour, minute or second to the times in it."""
-        if self.freq == "SECONDLY":
-            return [0]
-        seconds = sorted(self.by_second or {self.dtstart.second})
-        if self.freq == "MINUTELY":
-            return seconds
-        minutes = sorted(self.by_minute or {self.dtstart.minute})
-        return [minute * 60 + second for minute in minutes for second in seconds]
+        """Seconds from the beginning of an hour, minute or second to the times in it, BYSETPOS applied."""
+        inside = [0]
+        if self.freq != "SECONDLY":
+            inside = sorted(self.by_second or {self.dtstart.second})
+        if self.freq == "HOURLY":
+            minutes = sorted(self.by_minute or {self.dtstart.minute})
+            inside = [minute * 60 + second for minute in minutes for second in inside]
+        if self.by_set_pos:
+            inside = [inside[index] for index in _positions(self.by_set_pos, len(inside))]
+        return inside
 
     def _sorted(self, part: str) -> list[int]:
         named = {"hour": self.by_hour, "minute": self.by_minute, "second": self.by_second}[part]
