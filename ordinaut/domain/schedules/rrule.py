@@ -15,11 +15,11 @@ from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 from ordinaut.domain.schedules import zones
-from ordinaut.domain.schedules.recurrence import HORIZON_YEARS, Budget, BudgetSpentError
+from ordinaut.domain.schedules.budget import HORIZON_YEARS, Budget, BudgetSpentError
 from ordinaut.domain.schedules.rrule_text import RuleText
 from ordinaut.domain.schedules.schedule import Schedule
 
-SEARCH_STEPS = 50_000
+SEARCH_STEPS = 60_000
 """What one search may spend. It is enough for `HORIZON_YEARS` of days and the times of one of them, and takes
 some 20 ms at most."""
 
@@ -134,7 +134,7 @@ class RRule(Schedule):
         if first is not None and not self._ends and self._second_is_too_far(first):
             # Otherwise it would fire once and then stop, silently, for want of a longer search.
             raise ValueError("this rule fires too seldom to be followed; name its instants in rdate")
-        if not self._rdate and self.next_after(start - _SECOND) is None:
+        if self._exdate and not self._rdate and self.next_after(start - _SECOND) is None:
             raise ValueError("this rule never fires: EXDATE takes every occurrence away")
 
     def _second_is_too_far(self, first: datetime) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ordinaut.domain.errors import Invalid
-from ordinaut.domain.schedules.recurrence import Budget
+from ordinaut.domain.schedules.budget import Budget
 from ordinaut.domain.schedules.rrule_text import parse_rule
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import parse_schedule

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ordinaut.domain.errors import Invalid
-from ordinaut.domain.schedules.recurrence import Budget, BudgetSpentError, Recurrence
+from ordinaut.domain.schedules.budget import Budget, BudgetSpentError
+from ordinaut.domain.schedules.recurrence import Recurrence
 from ordinaut.domain.schedules.rrule_text import parse_rule
 from ordinaut.domain.schedules.spec import parse_schedule
 from ordinaut.domain.schedules.zones import zone
