@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
+from ordinaut.domain.schedules.budget import HORIZON_YEARS
 from ordinaut.domain.schedules.exclusions import TICK, Exclusions
 from ordinaut.domain.schedules.schedule import Schedule
 
@@ -46,12 +47,15 @@ class Limited(Schedule):
         return self._exclusions is not None and self._exclusions.until(instant) is not None
 
     def kept_after(self, instant: datetime) -> datetime | None:
-        """See `Schedule`; gives up behind `SEARCH_STEPS` excluded stretches."""
+        """See `Schedule`; gives up behind `SEARCH_STEPS` excluded stretches, or `HORIZON_YEARS` of them."""
         after = instant
+        furthest = instant.year + HORIZON_YEARS
         for _ in range(SEARCH_STEPS):
             at = self.next_after(after)
             if at is None or self._exclusions is None:
                 return at
+            if at.year > furthest:
+                return None
             until = self._exclusions.until(at)
             if until is None:
                 return at
