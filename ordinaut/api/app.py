@@ -18,6 +18,7 @@ from ordinaut.api import (
     refresh,
     runs,
     schedules,
+    spaces,
     taskcontrol,
     tasks,
 )
@@ -59,7 +60,8 @@ def create_app(
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
     for module in (
-        tasks, taskcontrol, schedules, refresh, backfills, tool_list, runs, events, log, projections, health,
+        tasks, taskcontrol, schedules, refresh, backfills, tool_list, runs, spaces, events, log, projections,
+        health,
     ):  # fmt: skip
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)

@@ -24,7 +24,7 @@ async def append_and_close(command: Command, task: Task, item: Append, reason: s
         return await appender.append(item)
     # All stand on the same conditions, so none is written without the others.
     free = {verdict.stream: 0 for verdict in last}
-    verdicts = [replace(one, requires={**one.requires, **free}) for one in last]
+    verdicts = [replace(one, requires={**one.requires, **item.requires, **free}) for one in last]
     change = replace(item, requires={**item.requires, **free})
     for outcome in (outcomes := await appender.append_all([*verdicts, change])):
         if isinstance(outcome, VersionConflict):

@@ -28,6 +28,7 @@ from ordinaut.log.append import Append, Appended
 from ordinaut.log.read import head
 from ordinaut.runtime.keys import Caller, Keys
 from ordinaut.runtime.metrics import SystemGauges
+from ordinaut.runtime.spaces import Spaces
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 
@@ -55,6 +56,7 @@ class Door:
     idempotency: Idempotency = field(init=False)
     triggers: TriggerIndex = field(init=False)
     gauges: SystemGauges = field(init=False)
+    spaces: Spaces = field(init=False)
     inputs: Mapping[str, ToolInput] | None = field(init=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -65,6 +67,7 @@ class Door:
         self.positions = Positions(pool)
         self.idempotency = Idempotency(pool)
         self.triggers = TriggerIndex(pool)
+        self.spaces = Spaces(pool)
         self.gauges = SystemGauges(pool, self.system.redis)
 
 

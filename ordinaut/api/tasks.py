@@ -10,6 +10,7 @@ from ordinaut.api.closing import append_and_close
 from ordinaut.api.door import Answer, Command, Direct, caller_of, command, door_of, query
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query, to_cursor
+from ordinaut.api.spaces import spaced
 from ordinaut.api.taskcommands import (
     TRIES,
     after,
@@ -49,13 +50,14 @@ async def create_task(command: Command) -> Answer:
     plan, tz = plan_of(definition, now), tz_version()
     # Most names are new: try that first, and read only when it turns out otherwise.
     task = Task(task_id(command.space, definition.name))
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         events = decisions.create(
             task, definition.name, definition.normalised(), plan, tz, command.key, created_at=now
         )
         if not events:
             return await _created(command, task, Answer(201, await public(command, task)))
-        item = command.append(task_stream(task.id), task.stream_version, events)
+        requires = await spaced(command, definition, now, fresh=attempt > 0) if plan else {}
+        item = command.append(task_stream(task.id), task.stream_version, events, requires=requires)
         try:
             appended = await command.system.appender.append(item)
         except VersionConflict:
@@ -84,7 +86,7 @@ async def put_task(command: Command) -> Answer:
     dry = Query(command.request, ("dry_run",)).flag("dry_run")
     name_or_id = command.request.path_params["name_or_id"]
     body = parse_object(command.raw, check=False)
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         if looks_like_id(name_or_id):
             task = await load_task(command.door, command.space, name_or_id)
             name = task.name
@@ -97,6 +99,7 @@ async def put_task(command: Command) -> Answer:
         kept = task.exists and definition.schedule == task.definition["schedule"]
         known = task.definition["schedule"] if task.exists else None
         plan, tz = [] if kept else plan_of(definition, now, known), tz_version()
+        requires = await spaced(command, definition, now, fresh=dry or attempt > 0) if plan else {}
         if task.exists:
             status = 200
             events = decisions.change(task, definition.normalised(), plan, tz, effective_at=now)
@@ -112,7 +115,7 @@ async def put_task(command: Command) -> Answer:
             return Answer(
                 200, await public(command, shown) if shown else {"name": name, **definition.normalised()}
             )
-        item = command.append(task_stream(task.id), task.stream_version, events)
+        item = command.append(task_stream(task.id), task.stream_version, events, requires=requires)
         ends = task.exists and "plan" in events[0].data
         try:
             if ends:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.markup import escape
 
-from ordinaut.cli import ledger
+from ordinaut.cli import ledger, spacing
 from ordinaut.cli.database import operator_settings
 from ordinaut.cli.finding import Finding
 from ordinaut.cli.output import print_json, state, table
@@ -72,6 +72,7 @@ async def _all() -> list[Finding]:
         if postgres is not None and prepared:
             findings.append(await _projections(postgres))
             findings += [finding async for finding in ledger.findings(postgres)]
+            findings += [finding async for finding in spacing.findings(postgres)]
             if all(each.level != "fail" for each in answers):
                 findings.append(await _relay(postgres, redis))
                 findings += [finding async for finding in _groups(postgres, redis)]

@@ -13,6 +13,7 @@ from ordinaut.cli import (
     commands_data,
     commands_log,
     commands_run,
+    commands_space,
     commands_task,
     commands_tool,
 )
@@ -31,6 +32,7 @@ app.add_typer(commands_task.app, name="task")
 app.add_typer(commands_run.app, name="run")
 app.add_typer(commands_backfill.app, name="backfill")
 app.add_typer(commands_tool.app, name="tool")
+app.add_typer(commands_space.app, name="space")
 app.add_typer(commands_log.log, name="log")
 app.add_typer(commands_log.event, name="event")
 app.add_typer(commands_data.projections, name="projections")

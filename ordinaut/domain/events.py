@@ -39,6 +39,7 @@ EventType = Literal[
     "AgentRegistered",
     "KeyIssued",
     "KeyRevoked",
+    "SpaceChanged",
 ]
 
 EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))

@@ -174,6 +174,7 @@ async def _live(api: Served, redis: Redis) -> None:
     key, _ = await issue_key(api.system, space="default", agent="passer-by", role="reader")
     await revoke_key(api.system, space="default", key_id=key)
     await api.http.post("/v1/tasks/ticks/pause")
+    await api.http.put("/v1/spaces/default", json={"minimum_interval": "1h"})
 
 
 async def _in_state(api: Served, run: str, state: str) -> bool:

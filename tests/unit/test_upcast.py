@@ -1,12 +1,12 @@
 """Old events can be read for ever: a golden corpus of every event type in every schema version written."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from ordinaut.domain import backfill, run, task, upcast
+from ordinaut.domain import backfill, run, space, task, upcast
 from ordinaut.domain.definition import load_definition
 from ordinaut.domain.events import EVENT_TYPES, SCHEMA_VERSION, Event
 
@@ -53,6 +53,9 @@ def test_an_event_ever_written_can_be_read_and_folded(path: Path) -> None:
         asked = backfill.Backfill(key)
         backfill.evolve(asked, event)
         assert asked.stream_version == event.version
+    elif kind == "space":
+        there = space.fold(key, [event])
+        assert (there.version, there.minimum_interval) == (event.version, timedelta(seconds=10))
     else:
         assert kind in ("event", "agent")
 
