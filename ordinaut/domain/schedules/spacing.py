@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from itertools import islice, pairwise
+from heapq import merge
+from itertools import groupby, islice, pairwise
 
+from ordinaut.domain.schedules.composite import Several
 from ordinaut.domain.schedules.schedule import Schedule
 
 LOOKED_AT = 1000
@@ -29,7 +31,13 @@ def first_nearer_than(
 
 
 def _instants(rule: Schedule, after: datetime) -> Iterator[datetime]:
-    at = rule.next_after(after)
+    """The instants that are not excluded, each once."""
+    if isinstance(rule, Several):
+        # Asking the whole would ask every member for every instant.
+        named = merge(*(_instants(member, after) for member in rule.members))
+        yield from (instant for instant, _ in groupby(named))
+        return
+    at = rule.kept_after(after)
     while at is not None:
         yield at
-        at = rule.next_after(at)
+        at = rule.kept_after(at)

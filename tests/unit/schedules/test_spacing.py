@@ -40,6 +40,20 @@ def rule(spec: Any) -> Schedule:
             20 * SECOND,
             ("2026-02-03T08:00:00", "2026-02-03T08:00:10"),
         ),
+        # One instant that two rules name is one.
+        ([{"cron": "0 8 * * *"}, {"cron": "0 8,12 * * *"}], 4 * 60 * MINUTE, None),
+        (
+            [{"cron": "0 8 * * *"}, {"cron": "0 12 * * *"}, {"once": "2026-01-03T11:59:59Z"}],
+            60 * MINUTE,
+            ("2026-01-03T11:59:59", "2026-01-03T12:00:00"),
+        ),
+        # What is excluded does not fire, so it is near to nothing.
+        ({"cron": "0,1 8 * * *", "exclude": [{"cron": "1 8 * * *"}]}, 60 * MINUTE, None),
+        (
+            {"cron": "0,1 8 * * *", "exclude": ["2026-01-01"]},
+            60 * MINUTE,
+            ("2026-01-02T08:00:00", "2026-01-02T08:01:00"),
+        ),
     ],
 )  # fmt: skip
 def test_the_first_two_instants_that_are_too_near_are_named(
