@@ -1,8 +1,9 @@
 """The table `schedules`: the next instant that each task's schedule names. The clock lives off it."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from ordinaut.domain.schedules.catch_up import GRACE
 from ordinaut.log.append import Connection
 from projections.base import Fold, Projection, batch, last_of
 
@@ -70,15 +71,27 @@ UPDATE schedules s SET next_fire_at = m.next, tz = m.tz
 """
 
 
-async def lock_due(connection: Connection, now: datetime, limit: int) -> list[Any]:
-    """At most `limit` schedules that are due, oldest first, locked until the transaction ends; those
-    that another clock holds are passed over."""
-    rows: list[Any] = await connection.fetch(
-        """SELECT task_id::text, space, next_fire_at, since_version FROM schedules
-            WHERE next_fire_at <= $1 ORDER BY next_fire_at, task_id LIMIT $2 FOR UPDATE SKIP LOCKED""",
-        now, limit,
-    )  # fmt: skip
-    return rows
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+_LOCK = """
+SELECT task_id::text, space, next_fire_at, since_version FROM schedules
+ WHERE next_fire_at > $1 AND next_fire_at <= $2
+ ORDER BY next_fire_at, task_id LIMIT $3 FOR UPDATE SKIP LOCKED
+"""
+
+
+async def lock_due(connection: Connection, now: datetime, limit: int, spare: int) -> list[Any]:
+    """At most `limit` schedules that are due, and up to twice `spare` more, locked until the transaction
+    ends; those that another clock holds are passed over.
+
+    First those whose next instant is on time, then those that have missed some, each oldest first: after an
+    outage nobody waits until everything is caught up. A tenth is for those that have missed some, however
+    many are on time. `spare` is how many the caller may have to leave alone.
+    """
+    late, share = now - GRACE, limit // 10
+    on_time: list[Any] = await connection.fetch(_LOCK, late, now, limit - share + spare)
+    missed = await connection.fetch(_LOCK, _BEGINNING, late, max(share, limit - len(on_time)) + spare)
+    return on_time + missed
 
 
 async def planned_at(connection: Connection, task_id: str) -> datetime | None:

@@ -133,8 +133,8 @@ class Firing:
     async def _transact(self, connection: Connection, learned: Learned) -> _Batch:
         await connection.execute(_LET_GO)
         now = self._system.time.now()
-        # Rows that were left alone are the oldest and come first again: they must not fill the batch.
-        rows = await lock_due(connection, now, BATCH + self._left_alone)
+        # Rows that were left alone are of the oldest and come again: they must not fill the batch.
+        rows = await lock_due(connection, now, BATCH, self._left_alone)
         due = [Due(row["task_id"], row["next_fire_at"], row["since_version"]) for row in rows]
         batch = await self._decide(connection, due, now, learned)
         rate = self._system.settings.catch_up_per_second
