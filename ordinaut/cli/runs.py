@@ -111,6 +111,7 @@ def _print(run: Mapping[str, Any], as_json: bool) -> None:
         "correlation": escape(run["correlation"]),
         "requested": instant(run["requested_at"]),
         "started": instant(run["started_at"]),
+        "put off to": instant(run["run_at"]) if run["state"] == "queued" else "",
         "due again": instant(run["run_at"]) if run["state"] == "waiting" else "",
         "took": seconds_between(run["started_at"], run["finished_at"]),
         "input": brief(run["input"], 300),

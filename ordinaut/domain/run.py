@@ -100,6 +100,7 @@ def evolve(run: Run, event: Event) -> None:
             run.depth = data["depth"]
             run.correlation = event.correlation
             run.requested_at = event.at
+            run.run_at = datetime.fromisoformat(data["run_at"]) if data.get("run_at") else None
         case "OccurrenceSkipped":
             run.space = event.space
             run.task_id, run.task, run.task_version = data["task"], data["name"], data["task_version"]
@@ -134,7 +135,7 @@ def evolve(run: Run, event: Event) -> None:
         case "RunFailed":
             run.state, run.error, run.finished_at = "failed", data["error"], event.at
         case "RunCanceled":
-            run.state, run.finished_at = "canceled", event.at
+            run.state, run.finished_at, run.run_at = "canceled", event.at, None
             run.error = {"message": data.get("reason") or "canceled"}
         case "RunParked":
             run.state, run.error, run.finished_at = "parked", data["error"], event.at

@@ -41,6 +41,19 @@ def test_spaces_know_nothing_of_each_other(story: Story) -> None:
         assert {event["space"] for event in neighbour.get("/v1/log").json()["items"]} == {"next-door"}
 
 
+def test_an_admin_says_how_often_a_task_of_the_space_may_run(story: Story) -> None:
+    """Faster schedules are refused from then on, with the instants that are too near to each other."""
+    with client(story, "quiet-admin", role="admin", space="quiet") as admin:
+        limit = {"minimum_interval": "10m", "reason": "the mail server asked for it"}
+        assert admin.put("/v1/spaces/quiet", json=limit).json()["changed_by"] == "key:quiet-admin"
+        task = {"schedule": {"cron": "0,5 8 * * *"}, "pipeline": SAY}
+        refused = admin.put("/v1/tasks/mail", json=task)
+        assert refused.status_code == 422
+        (error,) = refused.json()["errors"]
+        assert error["pointer"] == "/schedule"
+        assert "which are 5m apart" in error["detail"]
+
+
 def test_the_log_knows_who_did_what_but_never_a_key(story: Story) -> None:
     """Events name the agent. Of a key only a hash is kept, and not in the log."""
     with client(story, "deploy-bot") as bot:

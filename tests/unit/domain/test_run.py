@@ -307,3 +307,13 @@ def test_a_run_is_parked_exactly_when_its_attempts_were_lost_without_a_word(
     assert run.ended is (run.state in ENDED)
     assert (run.finished_at is not None) is run.ended
     assert run.stream_version == len(log)
+
+
+def test_a_run_that_is_put_off_says_until_when_as_long_as_it_waits() -> None:
+    later = NOON + timedelta(minutes=5)
+    asked = requested(run_at=later.isoformat())
+    waiting = folded(Run("r"), evolve, [asked])
+    assert (waiting.state, waiting.run_at) == ("queued", later)
+    assert folded(Run("r"), evolve, [asked, started()]).run_at is None
+    assert folded(Run("r"), evolve, [asked, *cancel(waiting, None)]).run_at is None
+    assert folded(Run("r"), evolve, [requested()]).run_at is None
