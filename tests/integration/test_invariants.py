@@ -175,6 +175,15 @@ async def _live(api: Served, redis: Redis) -> None:
     await revoke_key(api.system, space="default", key_id=key)
     await api.http.post("/v1/tasks/ticks/pause")
     await api.http.put("/v1/spaces/default", json={"minimum_interval": "1h"})
+    await eventually(lambda: _backfilled(api, "/v1/tasks/ticks/backfill"), 20, every=0.2)
+
+
+async def _backfilled(api: Served, path: str) -> bool:
+    """Begin a backfill that has something to run, and stop another before it has finished."""
+    first = await api.http.post(path, json={"from": "2020-01-01T00:00:00Z"})
+    again = await api.http.post(path, json={"from": "2020-01-01T00:00:00Z", "rerun": True})
+    stopped = await api.http.post(f"/v1/backfills/{again.json()['backfill']}/stop")
+    return bool(first.json()["counts"]["run"] and stopped.is_success)
 
 
 async def _in_state(api: Served, run: str, state: str) -> bool:
