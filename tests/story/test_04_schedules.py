@@ -46,6 +46,20 @@ def test_a_preview_says_when_before_you_trust_it(story: Story) -> None:
     assert "03:30 does not exist" in jumped["note"]
 
 
+def test_a_task_may_have_several_schedules_and_days_off(story: Story) -> None:
+    """A list is one schedule: an instant that two of them name is one run. What `exclude` leaves out is
+    expected like everything else, and on record as `excluded` when its time has come."""
+    today = datetime.now(UTC).date()
+    days_off = f"{today - timedelta(days=1)}/{today + timedelta(days=1)}"
+    off = {"every": "1s", "exclude": [days_off]}
+    story.define("shop", schedule=[off, {"cron": "0 9 1 1 *", "timezone": "Europe/Chisinau"}], pipeline=SAY)
+    assert story.get("/v1/tasks/shop")["next_fire_at"] >= (today + timedelta(days=2)).isoformat()
+    (skipped, *_) = story.eventually(lambda: occurrences(story, "shop", "skipped"))
+    assert skipped["reason"] == "excluded"
+    story.define("open", schedule=[off, {"every": "1s"}], pipeline=SAY)
+    assert story.runs_of("open", 1)[-1]["cause"]["index"] == 1
+
+
 def test_what_did_not_run_because_of_a_pause_is_on_record(story: Story) -> None:
     """A paused task does not fire; each instant that passes gets the verdict `skipped`, with the reason.
     After `resume` it fires again."""

@@ -9,10 +9,7 @@ from typing import ClassVar
 
 from ordinaut.domain.schedules.budget import HORIZON_YEARS
 from ordinaut.domain.schedules.exclusions import TICK, Exclusions
-from ordinaut.domain.schedules.schedule import Schedule
-
-SEARCH_STEPS = 1000
-"""How many excluded stretches a search for an instant that is not excluded passes over."""
+from ordinaut.domain.schedules.schedule import SEARCH_STEPS, Schedule
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC) + timedelta(days=2)
 _END = datetime.max.replace(tzinfo=UTC) - timedelta(days=2)
@@ -46,15 +43,15 @@ class Limited(Schedule):
         """See `Schedule`."""
         return self._exclusions is not None and self._exclusions.until(instant) is not None
 
-    def kept_after(self, instant: datetime) -> datetime | None:
-        """See `Schedule`; gives up behind `SEARCH_STEPS` excluded stretches, or `HORIZON_YEARS` of them."""
+    def kept_after(self, instant: datetime, steps: int = SEARCH_STEPS) -> datetime | None:
+        """See `Schedule`; looks at most `HORIZON_YEARS` ahead."""
+        if self._exclusions is None:
+            return self.next_after(instant)
         after = instant
         furthest = instant.year + HORIZON_YEARS
-        for _ in range(SEARCH_STEPS):
+        for _ in range(1 + steps // (1 + self._exclusions.rules)):
             at = self.next_after(after)
-            if at is None or self._exclusions is None:
-                return at
-            if at.year > furthest:
+            if at is None or at.year > furthest:
                 return None
             until = self._exclusions.until(at)
             if until is None:
@@ -115,9 +112,9 @@ class Several(Schedule):
         """See `Schedule`."""
         return self.has_exclusions and self.naming(instant)[1].excludes(instant)
 
-    def kept_after(self, instant: datetime) -> datetime | None:
+    def kept_after(self, instant: datetime, steps: int = SEARCH_STEPS) -> datetime | None:
         """See `Schedule`."""
-        return _first(each.kept_after(instant) for each in self.members)
+        return _first(each.kept_after(instant, steps // len(self.members)) for each in self.members)
 
     def naming(self, instant: datetime) -> tuple[int, Schedule]:
         """See `Schedule`; of several, the first that does not exclude it."""

@@ -14,6 +14,7 @@ gap and runs in both halves of an overlap.
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
 from itertools import takewhile
 from typing import ClassVar
 from zoneinfo import ZoneInfo
@@ -91,6 +92,28 @@ class Cron(Schedule):
         ends = self.wall(instant)
         passed = takewhile(lambda wall: wall < ends, self._walls(_whole_minute_after(self.wall(after))))
         return [wall for wall in passed if not zones.exists(self.tz, wall)]
+
+    def matches(self, wall: datetime) -> bool:
+        """Whether a clock on the wall that shows `wall` is in a minute that the expression names."""
+        if wall.month not in self._days.months or (wall.hour, wall.minute) not in self._run_ends:
+            return False
+        return bool(self._days.match_day(wall.date()))
+
+    def end_of_run(self, wall: datetime) -> datetime:
+        """The first minute behind `wall`, which matches, that does not match or is of another day."""
+        return datetime.combine(wall.date(), time()) + self._run_ends[wall.hour, wall.minute] * _MINUTE
+
+    @cached_property
+    def _run_ends(self) -> dict[tuple[int, int], int]:
+        """For each time of day that is named, the first minute of the day behind it that is not."""
+        ends: dict[tuple[int, int], int] = {}
+        end = begin = -1
+        for at in reversed(self._times):
+            minute = at.hour * 60 + at.minute
+            end = end if minute + 1 == begin else minute + 1
+            ends[at.hour, at.minute] = end
+            begin = minute
+        return ends
 
     def _next_fixed(self, after: datetime) -> datetime | None:
         for wall in self._walls(_whole_minute_after(self.wall(after))):

@@ -1,8 +1,9 @@
-"""What a schedule's `exclude` leaves out: days, spans of time, and windows that a rule opens.
+"""What a schedule's `exclude` leaves out: days, spans of time, minutes, and windows that a rule opens.
 
-A *day* is a day of the schedule's zone. A *span* is from an instant up to another, not included. A *window*
-begins at each instant of a rule and lasts for a duration; as in RFC 5545 (section 3.3.6) the whole days of
-it are days on the wall, which need not have 24 hours, and the rest is elapsed time.
+A *day* is a day of the schedule's zone. A *span* is from an instant up to another, not included. *Minutes*
+are those a cron expression names on the wall, each whole. A *window* begins at each instant of a rule and
+lasts for a duration; as in RFC 5545 (section 3.3.6) the whole days of it are days on the wall, which need not
+have 24 hours, and the rest is elapsed time.
 """
 
 from bisect import bisect_right
@@ -12,6 +13,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from ordinaut.domain.schedules import zones
+from ordinaut.domain.schedules.cron import Cron
 from ordinaut.domain.schedules.schedule import Schedule
 
 TICK = timedelta(microseconds=1)
@@ -45,6 +47,22 @@ class Window:
         return max(end, at + TICK)
 
 
+@dataclass(frozen=True, slots=True)
+class Minutes:
+    """Leaves out every minute that `cron` names. As many of them as follow on one another are passed over at
+    once, so that a weekend has two stretches and not 2880."""
+
+    cron: Cron
+
+    def until(self, at: datetime) -> datetime | None:
+        """As `Window.until`."""
+        wall = zones.to_wall(self.cron.tz, at)
+        if not self.cron.matches(wall):
+            return None
+        end = zones.to_instant(self.cron.tz, self.cron.end_of_run(wall))
+        return max(_before_clocks_go_back(self.cron.tz, at, end), at + TICK)
+
+
 class Exclusions:
     """Everything that one `exclude` leaves out. `days` are ranges of days of `tz`, both ends included;
     `spans` ranges of instants without their end."""
@@ -54,25 +72,37 @@ class Exclusions:
         tz: ZoneInfo,
         days: Sequence[tuple[date, date]] = (),
         spans: Sequence[tuple[datetime, datetime]] = (),
-        windows: Sequence[Window] = (),
+        windows: Sequence[Window | Minutes] = (),
     ) -> None:
         self._tz = tz
         self._days = _merged([(first.toordinal(), last.toordinal() + 1) for first, last in days])
         self._spans = _merged([(start.timestamp(), end.timestamp()) for start, end in spans])
         self._windows = windows
+        self.rules = len(windows)
+        """How many rules are asked about an instant."""
 
     def until(self, at: datetime) -> datetime | None:
         """None when `at` is not left out; else an instant behind it up to which everything is."""
         end = _end_of(self._days, at.astimezone(self._tz).date().toordinal())
         if end is not None:
             midnight = datetime.combine(date.fromordinal(int(end)), time())
+            last = _before_clocks_go_back(self._tz, at, zones.to_instant(self._tz, midnight))
             # Where clocks go back over midnight, the day ends after its first midnight.
-            return max(zones.to_instant(self._tz, midnight), at + TICK)
+            return max(last, at + TICK)
         end = _end_of(self._spans, at.timestamp())
         if end is not None:
             return datetime.fromtimestamp(end, UTC)
         ends = (window.until(at) for window in self._windows)
         return next((found for found in ends if found is not None), None)
+
+
+def _before_clocks_go_back(tz: ZoneInfo, at: datetime, end: datetime) -> datetime:
+    """`end`, or the change of clocks soon after `at` and before it: behind that the wall shows a time before
+    `at` anew, which may be another day or minute."""
+    soon = min(end, at + _DAY)
+    if zones.offset(tz, soon - TICK) < zones.offset(tz, at):
+        return zones.change_between(tz, at, soon)
+    return end
 
 
 def _merged(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

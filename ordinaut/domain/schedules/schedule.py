@@ -9,6 +9,9 @@ from apscheduler.triggers.base import BaseTrigger
 
 from ordinaut.domain.schedules import zones
 
+SEARCH_STEPS = 3000
+"""A search of that many steps takes some 100 ms at most, and passes over two days of excluded minutes."""
+
 _TICK = timedelta(microseconds=1)
 
 
@@ -38,9 +41,9 @@ class Schedule(ABC):
         """Whether nothing happens at `instant`, which the rule names, because of `exclude`."""
         return False
 
-    def kept_after(self, instant: datetime) -> datetime | None:
+    def kept_after(self, instant: datetime, steps: int = SEARCH_STEPS) -> datetime | None:
         """The first instant strictly after `instant` that is not excluded, in UTC; None: never again, or
-        not within a bounded search."""
+        not found by a search in which a rule is asked about `steps` times."""
         return self.next_after(instant)
 
     def first_kept(self, instant: datetime) -> datetime | None:

@@ -6,7 +6,7 @@
 
 Both limits are included; a date means the whole day in the schedule's zone. What is excluded is a day, an
 instant, two of them (a range of days includes its last, a range of instants does not), or a rule: each of
-its instants opens a window that lasts for `duration`. Without one a cron excludes its minute, an `rrule`
+its instants opens a window that lasts for `duration`. Without one a cron excludes its minutes, an `rrule`
 that says no time of day its whole day, and any other rule its very instants.
 """
 
@@ -21,7 +21,8 @@ from ordinaut.domain.durations import format_duration, parse_duration
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.schedules import zones
 from ordinaut.domain.schedules.composite import Limited
-from ordinaut.domain.schedules.exclusions import TICK, Exclusions, Window
+from ordinaut.domain.schedules.cron import Cron
+from ordinaut.domain.schedules.exclusions import TICK, Exclusions, Minutes, Window
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec_values import instant_of, moment_text, named
 
@@ -34,6 +35,7 @@ MOST_RULES = 20
 
 LONGEST_WINDOW = timedelta(days=366)
 _WHOLE_DAY = timedelta(days=1)
+_MINUTE = timedelta(minutes=1)
 _CLOCK_PARTS = re.compile(r"BYHOUR|BYMINUTE|BYSECOND|HOURLY|MINUTELY|SECONDLY|DTSTART")
 _LAST_YEAR = 9000
 
@@ -48,7 +50,7 @@ class _Parts:
     normal: list[Any]
     days: list[tuple[date, date]]
     spans: list[tuple[datetime, datetime]]
-    windows: list[Window]
+    windows: list[Window | Minutes]
 
 
 def default_start(spec: Mapping[str, Any], tz: ZoneInfo) -> datetime | None:
@@ -175,13 +177,16 @@ def _window(
         if not timedelta(0) < length <= LONGEST_WINDOW:
             raise Invalid.at("/duration", "must be more than 0 and at most 366d")
     elif "cron" in spec:
-        length = timedelta(minutes=1)
+        length = _MINUTE
     elif _is_of_days(spec):
         length = _WHOLE_DAY
         rule_spec.setdefault("dtstart", created_at.astimezone(tz).date().isoformat())
     normal, rule = read_rule(rule_spec, created_at)
     parts.normal.append(normal | ({} if length is None else {"duration": format_duration(length)}))
-    parts.windows.append(Window(rule, length or TICK))
+    if isinstance(rule, Cron) and length == _MINUTE:
+        parts.windows.append(Minutes(rule))
+    else:
+        parts.windows.append(Window(rule, length or TICK))
 
 
 def _is_of_days(spec: Mapping[str, Any]) -> bool:

@@ -19,16 +19,31 @@ from ordinaut.domain.schedules.spec import next_kept, normalise_schedule, parse_
 BORN = datetime(2026, 1, 1, 10, 20, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
 TICK = timedelta(microseconds=1)
-ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Havana", "Asia/Beirut")
-"""Havana and Beirut change their clocks at midnight."""
+ZONES = (
+    "UTC",
+    "America/St_Johns",
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",
+    "America/Havana",
+    "Asia/Beirut",
+)
+"""Havana and Beirut change their clocks at midnight; St John's did, a minute later, up to 2011."""
 
 RULES: tuple[dict[str, Any], ...] = (
     {"cron": "*/30 * * * *"},
     {"cron": "0 0,9 * * *"},
-    {"rrule": "FREQ=HOURLY;INTERVAL=5", "dtstart": "2026-01-01T00:00:00"},
-    {"every": "7h", "anchor": "2026-01-01T00:00:00Z"},
+    {"rrule": "FREQ=HOURLY;INTERVAL=5", "dtstart": "2010-01-01T00:00:00"},
+    {"every": "7h", "anchor": "2010-01-01T00:00:00Z"},
 )
-STARTS = (date(2026, 3, 6), date(2026, 3, 27), date(2026, 10, 2), date(2026, 10, 23), date(2026, 10, 30))
+STARTS = (
+    date(2010, 11, 5),
+    date(2026, 3, 6),
+    date(2026, 3, 27),
+    date(2026, 10, 2),
+    date(2026, 10, 23),
+    date(2026, 10, 30),
+)
 """A few days before clocks change somewhere."""
 
 
@@ -55,10 +70,12 @@ ranges = st.tuples(days, days).map(sorted).map(lambda pair: f"{pair[0].isoformat
 spans = st.tuples(moments, moments).map(sorted).filter(lambda pair: pair[0] < pair[1])
 windows: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [
-        {"rrule": "FREQ=WEEKLY;BYDAY=SU", "dtstart": "2026-01-01"},
+        {"rrule": "FREQ=WEEKLY;BYDAY=SU", "dtstart": "2010-01-01"},
         {"cron": "0 22 * * *", "duration": "8h"},
         {"cron": "0 0 * * 6", "duration": "2d"},
         {"cron": "* 9 * * 1"},
+        {"cron": "* * * * 6,0"},
+        {"cron": "0-29,31 0,2-5 * * *"},
         {"once": "2026-10-25T00:00:00", "duration": "1d"},
     ]
 )
@@ -81,7 +98,9 @@ def left_out(entry: Any, at: datetime, tz: ZoneInfo) -> bool:
             return local.weekday() == 6
         if "once" in entry:
             return local.date() == date(2026, 10, 25)
-        return local.weekday() in (5, 6) if "duration" in entry else local.weekday() == 0 and local.hour == 9
+        if entry["cron"].startswith("0-29"):
+            return local.minute in (*range(30), 31) and local.hour in (0, 2, 3, 4, 5)
+        return local.weekday() == 0 and local.hour == 9 if "9" in entry["cron"] else local.weekday() in (5, 6)
     first, _, last = entry.partition("/")
     if "T" in first:
         start, end = (zones.to_instant(tz, datetime.fromisoformat(each)) for each in (first, last))
@@ -92,6 +111,7 @@ def left_out(entry: Any, at: datetime, tz: ZoneInfo) -> bool:
 @settings(max_examples=120, deadline=None)
 @given(st.sampled_from(RULES), st.sampled_from(ZONES), exclusions, st.sampled_from(STARTS))
 @example(RULES[0], "America/Havana", ["2026-10-31"], date(2026, 10, 30))
+@example({"cron": "* 23,0 * * *"}, "America/St_Johns", ["2010-11-07"], date(2010, 11, 5))
 @example(RULES[0], "Asia/Beirut", ["2026-03-28", "2026-10-24"], date(2026, 3, 27))
 def test_what_an_exclusion_leaves_out_is_what_each_of_its_entries_says(
     rule: dict[str, Any], zone: str, exclude: list[Any], start: date
@@ -208,6 +228,14 @@ def test_after_an_outage_each_instant_has_a_verdict_and_only_what_is_not_exclude
     assert all(told[at] == "fired" for at in kept if now - at <= catch_up.GRACE)
     if policy.mode != "none" and kept and policy.window is None:
         assert told[kept[-1]] == "fired"
+
+
+def test_a_weekend_of_minutes_is_passed_over_and_so_is_a_year_of_days() -> None:
+    saturday = datetime(2026, 6, 6, tzinfo=UTC)
+    weekdays = parse({"every": "1s", "exclude": [{"cron": "* * * * 6,0"}]})
+    assert weekdays.kept_after(saturday) == saturday + 2 * DAY
+    sabbatical = parse({"cron": "* * * * *", "exclude": ["2026-06-01/2027-05-31"]})
+    assert sabbatical.kept_after(saturday) == datetime(2027, 6, 1, tzinfo=UTC)
 
 
 def test_a_month_of_excluded_seconds_is_one_range_and_bounded() -> None:
