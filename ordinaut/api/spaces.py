@@ -73,9 +73,12 @@ async def spaced(
     assert definition.schedule is not None
     spaces, rule = command.door.spaces, rule_of(definition.schedule)
     space = await (spaces.load if fresh else spaces.recall)(command.space)
-    if too_near(space, rule, now) is not None and not fresh:
-        space = await spaces.load(command.space)  # it may be allowed by now
-    if (fault := too_near(space, rule, now)) is not None:
+    fault = too_near(space, rule, now)
+    if fault is not None and not fresh:
+        remembered, space = space, await spaces.load(command.space)
+        if space.version != remembered.version:
+            fault = too_near(space, rule, now)  # it may be allowed by now
+    if fault is not None:
         raise Invalid.all_of([fault])
     return {space_stream(space.name): space.version}
 
