@@ -24,6 +24,10 @@ CREATE TABLE occurrences (
 );
 """
 
+LOOKED_BACK = 1000
+"""How many verdicts back one is looked for whose range reaches into a time that is asked about: ranges do not
+overlap, but for those of a few seconds around a change of the schedule."""
+
 OCCURS = frozenset({"RunRequested", "OccurrenceSkipped"})
 
 # What a backfill runs had its verdict, and keeps it, unless it was left out of the ledger.
@@ -94,7 +98,7 @@ async def verdicts_of(
     with the `unfolded` ones, where the table has none of that instant. Needs a transaction."""
     later = list(unfolded)
     async for row in connection.cursor(
-        """SELECT at, until, count, verdict, task_version, reason FROM occurrences
+        """SELECT at, until, count, verdict, task_version FROM occurrences
             WHERE task_id = $1::uuid AND until >= $2 ORDER BY at""",
         task_id, since,
     ):  # fmt: skip
@@ -105,6 +109,24 @@ async def verdicts_of(
         yield row
     for row in later:
         yield row
+
+
+async def skips_between(connection: Connection, task_id: str, since: datetime, until: datetime) -> list[Any]:
+    """The skipped verdicts (at, until, task_version, reason) that may be about a task's instants from `since`
+    up to `until` (not included), oldest first, whether the table has them yet or not."""
+    rows = await connection.fetch(
+        """SELECT at, until, task_version, reason FROM occurrences
+            WHERE task_id = $1::uuid AND at >= $2 AND at < $3 AND verdict = 'skipped'
+            UNION ALL
+           SELECT at, until, task_version, reason FROM (
+              SELECT * FROM occurrences WHERE task_id = $1::uuid AND at < $2 ORDER BY at DESC LIMIT $4) AS o
+            WHERE until >= $2 AND verdict = 'skipped'""",
+        task_id, since, until, LOOKED_BACK,
+    )  # fmt: skip
+    unfolded = (await verdicts_unfolded(connection, [task_id])).get(task_id, [])
+    known = {row["at"] for row in rows}
+    rows += [row for row in unfolded if row["verdict"] == "skipped" and row["at"] not in known]
+    return sorted(rows, key=lambda row: row["at"])
 
 
 async def verdicts_unfolded(connection: Connection, task_ids: Sequence[str]) -> dict[str, list[Any]]:

@@ -47,7 +47,7 @@ def backfill(
         body["to"] = _instant(until, "--to")
     path = f"/v1/tasks/{segment(name)}/backfill"
     with Client() as client:
-        plan = client.post(path, body | {"dry_run": True})
+        plan = client.post(path, body | {"dry_run": True}, changes=False)
         if dry_run:
             if as_json:
                 print_json(plan)

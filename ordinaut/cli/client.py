@@ -76,9 +76,9 @@ class Client:
         headers = {WAIT: self._position} if self._position else {}
         return self._ask("GET", path, query=query, headers=headers)
 
-    def post(self, path: str, body: Any = None) -> Any:
-        """POST, under an Idempotency-Key of its own."""
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
+    def post(self, path: str, body: Any = None, *, changes: bool = True) -> Any:
+        """POST, under an Idempotency-Key of its own where it `changes` something."""
+        headers = {"Idempotency-Key": secrets.token_hex(16)} if changes else {}
         return self._ask("POST", path, body={} if body is None else body, headers=headers)
 
     def put(self, path: str, body: Any, **query: Any) -> Any:

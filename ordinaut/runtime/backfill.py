@@ -2,6 +2,7 @@
 what the ledger says of it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from ordinaut.domain.schedules.ledger import Period
 from ordinaut.log.append import Connection
 from ordinaut.log.read import read_first
 from ordinaut.runtime.periods import read_histories
-from projections.occurrences import checkpoint, verdicts_of, verdicts_unfolded
+from projections.occurrences import checkpoint, skips_between
 
 MOST_BEHIND = 10_000
 """The most events that the table `occurrences` may be behind the log; they are read from there."""
@@ -81,29 +82,17 @@ async def _reasons(connection: Connection, task_id: str, instants: Sequence[_Ins
     reasons: dict[datetime, str] = {}
     if not instants:
         return reasons
-    unfolded = (await verdicts_unfolded(connection, [task_id])).get(task_id, [])
-    left = list(reversed(instants))
+    skips = deque(await skips_between(connection, task_id, instants[0].at, instants[-1].at + _TICK))
     # Ranges overlap where a rule followed another: each speaks for the instants of its own.
-    ranges: list[Any] = []
-    async for row in verdicts_of(connection, task_id, instants[0].at, unfolded):
-        while left and left[-1].at < row["at"]:
-            _explain(left.pop(), ranges, reasons)
-        if not left:
-            break
-        if row["verdict"] == "skipped":
-            ranges = [known for known in ranges if known["until"] >= left[-1].at]
-            ranges.append(row)
-    while left:
-        _explain(left.pop(), ranges, reasons)
+    begun: list[Any] = []
+    for instant in instants:
+        while skips and skips[0]["at"] <= instant.at:
+            begun.append(skips.popleft())
+        begun = [row for row in begun if row["until"] >= instant.at]
+        for row in begun:
+            if row["at"] == instant.at or instant.period.owns(row["task_version"]):
+                reasons[instant.at] = row["reason"]
     return reasons
-
-
-def _explain(instant: _Instant, ranges: Sequence[Any], reasons: dict[datetime, str]) -> None:
-    for row in ranges:
-        if row["at"] <= instant.at <= row["until"] and (
-            row["at"] == instant.at or instant.period.owns(row["task_version"])
-        ):
-            reasons[instant.at] = row["reason"]
 
 
 async def _first_events(

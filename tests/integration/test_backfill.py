@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ordinaut.domain.ids import scheduled_run_id, task_id
+from ordinaut.runtime.backfill import past_occurrences
 from ordinaut.runtime.keys import issue_key
 from ordinaut.runtime.ledger import Checked, check_ledger
 from ordinaut.work.tools.registry import BUILT_IN, Registry
@@ -133,6 +134,35 @@ async def test_what_was_missed_is_run_oldest_first_and_never_twice(world: World,
         assert (again["state"], again["counts"]["has_run"]) == ("finished", 11)
         assert len(await runs_of(world)) == 11
     assert await holes(world) == []
+
+
+async def test_part_of_an_outage_can_be_run_alone(world: World, api: Served) -> None:
+    """Its instants lie within a range that the ledger has as one entry."""
+    start = await an_outage(world)
+    since, until = start + 3 * MINUTE, start + 6 * MINUTE
+    asked = await backfill(api, "tick", since, to=until.isoformat())
+    assert asked["counts"] == {"instants": 3, "run": 3, "has_run": 0, "expected": 0, "excluded": 0}
+    async with at_work(world):
+        await ended(api, asked["backfill"])
+    assert instants((await runs_of(world))[1:]) == [start + n * MINUTE for n in (3, 4, 5)]
+    plan = await backfill(api, "tick", start, 200, dry_run=True)
+    assert [one["will_run"] for one in plan["items"]] == [True] * 3 + [False] * 3 + [True] * 4 + [False]
+    assert [one["reason"] for one in plan["items"]] == ["missed"] * 10 + [None]
+
+
+async def test_what_the_table_has_not_heard_of_yet_is_known_from_the_log(world: World) -> None:
+    start = whole_second(world.system.time.now()) - 5 * MINUTE - MINUTE / 2
+    task = await world.create("tick", {"every": "1m", "anchor": start.isoformat()}, at=start)
+    await world.project()
+    await world.fire_all()
+    assert await world.fetch("SELECT FROM occurrences") == []
+    async with world.system.pool.acquire() as connection:
+        found = await past_occurrences(connection, task, start + MINUTE, world.system.time.now())
+    assert found is not None
+    assert [(one.at, one.verdict, one.reason) for one in found] == [
+        *((start + n * MINUTE, "skipped", "missed") for n in range(1, 5)),
+        (start + 5 * MINUTE, "fired", None),
+    ]
 
 
 async def test_a_backfill_uses_the_rule_and_the_version_that_were_in_force(world: World, api: Served) -> None:

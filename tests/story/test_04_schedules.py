@@ -93,3 +93,27 @@ def test_a_snooze_ends_by_itself(story: Story) -> None:
     assert expected[0]["reason"] == "snoozed"
     story.tell("/v1/tasks/nap/snooze", **{"for": "1ms"})
     assert story.eventually(lambda: occurrences(story, "nap", "fired"))
+
+
+def test_what_was_skipped_can_be_run_after_all(story: Story) -> None:
+    """A backfill shows first what it will run, then runs it: each instant once, and never what has a run. The
+    ledger still tells that it was skipped at the time."""
+    task = story.define("late", schedule={"every": "1s"}, pipeline=SAY)
+    story.tell("/v1/tasks/late/pause")
+    story.eventually(lambda: len(occurrences(story, "late", "skipped")) >= 2)
+    wanted = {"from": task["created_at"]}
+    plan = story.tell("/v1/tasks/late/backfill", dry_run=True, **wanted)
+    wanted["to"] = plan["to"]
+    skipped = [one["at"] for one in plan["items"] if one["will_run"]]
+    assert skipped and all(one["run"] for one in plan["items"] if one["verdict"] == "fired")
+    begun = story.tell("/v1/tasks/late/backfill", reason="the pause was a mistake", **wanted)
+
+    def finished() -> bool:
+        return bool(story.get(f"/v1/backfills/{begun['backfill']}")["state"] == "finished")
+
+    assert story.eventually(finished)
+    runs = [run for run in story.items("/v1/runs", task="late") if run["cause"]["kind"] == "backfill"]
+    assert [run["output"]["at"] for run in reversed(runs)] == skipped
+    assert story.tell("/v1/tasks/late/backfill", dry_run=True, **wanted)["counts"]["run"] == 0
+    ledger = story.items("/v1/tasks/late/occurrences", **wanted)
+    assert skipped[0] in [one["at"] for one in ledger if one["verdict"] == "skipped"]
