@@ -8,7 +8,6 @@ asked for behind a stop: every request requires the backfill's stream to be as i
 import asyncio
 from collections import deque
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -67,6 +66,7 @@ class Backfills:
         self._wake = Wake()
         self._news: asyncio.TimerHandle | None = None
         self._driven: dict[str, _Driven] = {}
+        self._reported: set[str] = set()
         self._troubled = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -114,8 +114,17 @@ class Backfills:
             open_ones = await backfills.running(connection)
         self._driven = {id: driven for id, driven in self._driven.items() if id in open_ones}
         for backfill_id in open_ones:
-            with suppress(VersionConflict):  # others keep being first; the next time will do
+            try:
                 await self._advance(backfill_id)
+            except VersionConflict:
+                pass  # others keep being first; the next time will do
+            except (Unavailable, *OUTAGE):
+                raise
+            except Exception as error:
+                # One that cannot be carried out must keep neither the others nor schedules from running.
+                if backfill_id not in self._reported:
+                    self._reported.add(backfill_id)
+                    logger.exception("backfill.cannot_go_on", backfill=backfill_id, error=str(error))
 
     async def _advance(self, backfill_id: str) -> None:
         for _ in range(TRIES):

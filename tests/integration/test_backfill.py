@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from ordinaut.domain.ids import scheduled_run_id, task_id
+from ordinaut.domain import backfill as decisions
+from ordinaut.domain.ids import new_id, scheduled_run_id, task_id
+from ordinaut.log.append import Append
 from ordinaut.runtime.backfill import past_occurrences
 from ordinaut.runtime.keys import issue_key
 from ordinaut.runtime.ledger import Checked, check_ledger
@@ -463,3 +465,35 @@ async def test_what_the_schedule_leaves_out_is_shown_and_never_run(world: World,
     again = await backfill(api, "tick", start, 200, dry_run=True)
     assert again["counts"] == {"instants": 7, "run": 0, "has_run": 5, "expected": 0, "excluded": 2}
     assert await holes(world) == []
+
+
+async def test_a_backfill_whose_version_of_the_task_cannot_be_read_stops_and_says_so(
+    world: World, api: Served
+) -> None:
+    start = await an_outage(world, minutes=1)
+    state = await world.load(task_id("default", "tick"))
+    wanted = decisions.Wanted(start, start + MINUTE)
+    events = decisions.request(state, wanted, [decisions.Occurrence(start, 99, "skipped", "missed")])
+    backfill_id = new_id()
+    stream = decisions.backfill_stream(backfill_id)
+    await world.system.appender.append(Append(stream, 0, events, "default", "test", stream))
+    async with running(world.clock()):
+        done = await ended(api, backfill_id)
+    assert (done["state"], done["requested"]) == ("stopped", 0)
+    assert "no definition number 99" in done["stop_reason"]
+
+
+async def test_a_backfill_that_cannot_go_on_keeps_no_schedule_from_firing(
+    world: World, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = await an_outage(world, minutes=1)
+    await backfill(api, "tick", start)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("ordinaut.clock.backfill.decisions.place", broken)
+    other = await world.create("other", {"every": "1s"}, overlap="allow")
+    async with running(world.clock()):
+        await world.wait_for_verdicts(other, 2)
+    assert len(await runs_of(world)) == 1
