@@ -85,6 +85,10 @@ def plan_catch_up(
     due_from, now = due_from.astimezone(UTC), now.astimezone(UTC)
     if due_from > now:
         return CatchUpPlan((), (), due_from)
+    if due_from >= now - grace and not schedule.has_exclusions:
+        following = schedule.next_after(due_from)
+        if following is None or following > now:
+            return CatchUpPlan((due_from,), (), following)  # nearly always, and thousands at once
     kept = _Kept(schedule) if schedule.has_exclusions else schedule
     on_time = _from(kept, max(due_from, now - grace), now)
     late = _caught_up(kept, due_from, now, now - grace, policy, bool(on_time))
