@@ -41,8 +41,9 @@ BATCH = 2000
 DOCUMENT = {
     "name": "bench",
     "pipeline": [{"id": "noop", "uses": "debug.echo"}],
-    "labels": {"of": "bench"},
 }
+ZONES = ("UTC", "Europe/Chisinau", "America/New_York", "Asia/Tokyo", "Australia/Brisbane")
+"""Of whole hours, so that one minute of the hour is the same instant in all of them."""
 
 
 async def fill(database: str, tasks: int, at: datetime) -> None:
@@ -50,16 +51,17 @@ async def fill(database: str, tasks: int, at: datetime) -> None:
     pool = await asyncpg.create_pool(database, min_size=1, max_size=2)
     try:
         appender, created_at = Appender(pool), datetime.now(UTC)
-        schedule = {"cron": f"{at.minute} * * * *"}
-        definition = parse_definition(
-            {**DOCUMENT, "schedule": schedule}, created_at=created_at, known_tools=None
-        )
-        normal, plan = definition.normalised(), [{"at": at.isoformat()}]
+        schedules = [{"cron": f"{at.minute} * * * *", "timezone": zone} for zone in ZONES]
+        schedules.append({"every": "1h", "anchor": at.isoformat()})
+        documents = [{**DOCUMENT, "schedule": each} for each in schedules]
+        definitions = [parse_definition(each, created_at=created_at, known_tools=None) for each in documents]
+        normals, plan = [each.normalised() for each in definitions], [{"at": at.isoformat()}]
         for first in range(0, tasks, BATCH):
             appends = []
             for number in range(first, min(first + BATCH, tasks)):
                 name = f"bench-{number}"
                 empty = task.Task(ids.task_id("default", name))
+                normal = normals[number % len(normals)]
                 events = task.create(empty, name, normal, plan, tz_version(), created_at=created_at)
                 stream = task.task_stream(empty.id)
                 appends.append(Append(stream, 0, events, "default", "key:bench", "bench"))

@@ -41,7 +41,11 @@ TRIES = 8
 ACTOR = "clock"
 
 # A clock that hangs with a transaction open holds the rows, perhaps the head of the log: it loses them.
-_LET_GO = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
+# A plan that is kept from when `due_work` was empty reads it from end to end, for thousands of tasks at once.
+_BEGIN = """
+SET LOCAL idle_in_transaction_session_timeout = '5s';
+SET LOCAL plan_cache_mode = force_custom_plan
+"""
 
 _NOTIFY_CANCELED = "SELECT pg_notify($1, run) FROM unnest($2::text[]) AS run"
 
@@ -131,7 +135,7 @@ class Firing:
         return Fired()
 
     async def _transact(self, connection: Connection, learned: Learned) -> _Batch:
-        await connection.execute(_LET_GO)
+        await connection.execute(_BEGIN)
         now = self._system.time.now()
         # Rows that were left alone are of the oldest and come again: they must not fill the batch.
         rows = await lock_due(connection, now, BATCH, self._left_alone)

@@ -343,3 +343,19 @@ async def count(world: World, kind: str | None, task_id: str) -> int:
         task_id,
     )
     return int(row[0])
+
+
+async def test_no_plan_is_kept_from_when_there_was_no_work(world: World) -> None:
+    """A plan made for an empty table reads a full one from end to end, for every task of a batch."""
+    await world.fetch("ANALYZE due_work")
+    start = whole_second(world.system.time.now()) - 20 * SECOND
+    for n in range(8):
+        await world.create(f"tick-{n}", {"every": "1h", "anchor": start.isoformat()}, at=start)
+        await world.project()
+        assert await world.fire_all() == 1
+    kept = await world.fetch(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
+        " WHERE statement LIKE '%FROM due_work WHERE task_id%' AND statement NOT LIKE '%pg_prepared%'"
+    )
+    assert sum(row["custom_plans"] for row in kept) >= 1
+    assert sum(row["generic_plans"] for row in kept) == 0
