@@ -137,7 +137,15 @@ async def list_backfills(
     return [(row["position"], _public(row)) for row in rows]
 
 
-async def get_backfill(connection: Connection, backfill: Backfill) -> dict[str, Any]:
+async def get_backfill(connection: Connection, space: str, backfill_id: str) -> dict[str, Any] | None:
+    """One backfill by its id; None when the table has none in this space."""
+    row = await connection.fetchrow(
+        "SELECT * FROM backfills WHERE space = $1 AND id = $2::text::uuid", space, backfill_id
+    )
+    return _public(row) if row else None
+
+
+async def with_numbers(connection: Connection, backfill: Backfill) -> dict[str, Any]:
     """A backfill that was read from its stream, with the table's numbers, which may be a moment behind."""
     row = await connection.fetchrow("SELECT * FROM backfills WHERE id = $1::text::uuid", backfill.id)
     none = dict.fromkeys(("requested", *OUTCOME_COLUMNS), 0)

@@ -167,8 +167,14 @@ async def get_backfill(request: Request) -> dict[str, Any]:
     """One backfill: how many of its runs were asked for, and what came of them."""
     Query(request, ())
     door, space = door_of(request), caller_of(request).space
-    backfill = await _load(door, space, request.path_params["backfill_id"])
-    return await _public(door, backfill)
+    backfill_id = request.path_params["backfill_id"]
+    if looks_like_id(backfill_id):
+        async with door.system.pool.acquire() as connection:
+            found = await backfills_table.get_backfill(connection, space, backfill_id)
+        if found is not None:
+            return found
+    # In the log, maybe, and not in the read table yet.
+    return await _public(door, await _load(door, space, backfill_id))
 
 
 @router.post("/backfills/{backfill_id}/stop", openapi_extra=openapi.body({"reason": openapi.TEXT}))
@@ -206,4 +212,4 @@ async def _load(door: Door, space: str, backfill_id: str) -> Backfill:
 
 async def _public(door: Door, backfill: Backfill) -> dict[str, Any]:
     async with door.system.pool.acquire() as connection:
-        return await backfills_table.get_backfill(connection, backfill)
+        return await backfills_table.with_numbers(connection, backfill)

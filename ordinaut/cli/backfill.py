@@ -128,7 +128,8 @@ def show(backfill_id: str, *, follow: bool, as_json: bool) -> int:
 def stop(backfill_id: str, reason: str | None) -> int:
     """`ordinaut backfill stop`."""
     with Client() as client:
-        found = client.post(f"{_path(backfill_id)}/stop", {} if reason is None else {"reason": reason})
+        client.post(f"{_path(backfill_id)}/stop", {} if reason is None else {"reason": reason})
+        found = client.get(_path(backfill_id))
     say(f"stopped {found['id']}")
     if found["unfinished"]:
         note(f"{found['unfinished']} of its runs are under way and go on.")

@@ -116,15 +116,21 @@ class Backfills:
         for backfill_id in open_ones:
             try:
                 await self._advance(backfill_id)
-            except VersionConflict:
-                pass  # others keep being first; the next time will do
-            except (Unavailable, *OUTAGE):
-                raise
             except Exception as error:
-                # One that cannot be carried out must keep neither the others nor schedules from running.
-                if backfill_id not in self._reported:
-                    self._reported.add(backfill_id)
-                    logger.exception("backfill.cannot_go_on", backfill=backfill_id, error=str(error))
+                # What was off the list when it happened may not be back on it: it is made anew.
+                self._driven.pop(backfill_id, None)
+                self._bear(backfill_id, error)
+
+    def _bear(self, backfill_id: str, error: Exception) -> None:
+        """Bear what went wrong with one backfill, or raise it where it goes wrong with all."""
+        if isinstance(error, VersionConflict):
+            return  # others keep being first; the next time will do
+        if isinstance(error, (Unavailable, *OUTAGE)):
+            raise error
+        # One that cannot be carried out must keep neither the others nor schedules from running.
+        if backfill_id not in self._reported:
+            self._reported.add(backfill_id)
+            logger.error("backfill.cannot_go_on", backfill=backfill_id, exc_info=error)
 
     async def _advance(self, backfill_id: str) -> None:
         for _ in range(TRIES):

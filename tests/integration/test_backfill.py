@@ -4,6 +4,7 @@ hole nor duplicate."""
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ordinaut.domain import backfill as decisions
 from ordinaut.domain.ids import new_id, scheduled_run_id, task_id
 from ordinaut.log.append import Append
+from ordinaut.log.read import read_first
 from ordinaut.runtime.backfill import past_occurrences
 from ordinaut.runtime.keys import issue_key
 from ordinaut.runtime.ledger import Checked, check_ledger
@@ -497,3 +499,22 @@ async def test_a_backfill_that_cannot_go_on_keeps_no_schedule_from_firing(
     async with running(world.clock()):
         await world.wait_for_verdicts(other, 2)
     assert len(await runs_of(world)) == 1
+
+
+async def test_outages_in_the_middle_of_a_look_leave_no_instant_out(
+    world: World, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, looks = await an_outage(world, minutes=30), count(1)
+
+    async def read(*arguments: Any) -> Any:
+        if next(looks) % 3 == 0:
+            raise ConnectionResetError("the database was restarted")
+        return await read_first(*arguments)
+
+    monkeypatch.setattr("ordinaut.clock.backfill.read_first", read)
+    asked = await backfill(api, "tick", start, max_parallel=3)
+    async with at_work(world):
+        done = await ended(api, asked["backfill"])
+    assert (done["state"], done["succeeded"]) == ("finished", 30)
+    assert instants((await runs_of(world))[1:]) == [start + n * MINUTE for n in range(30)]
+    assert next(looks) > 6
