@@ -18,10 +18,10 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from ordinaut.intake import source as sources
-from ordinaut.intake.decide import Entry
 from ordinaut.intake.record import AWAY, DeadLetter, Recorder
 from ordinaut.intake.source import Source
 from ordinaut.log.wake import PROJECTED, Wake
+from ordinaut.runtime.entries import Entry
 from ordinaut.runtime.streams import DEAD, GROUP, parse_id
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex

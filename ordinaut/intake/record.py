@@ -8,10 +8,10 @@ import orjson
 import structlog
 
 from ordinaut.domain.errors import Unavailable, VersionConflict
-from ordinaut.intake.decide import Entry, decide, reject
 from ordinaut.intake.source import Source
 from ordinaut.log.append import Append, Appended, Outcome
 from ordinaut.log.database import OUTAGE
+from ordinaut.runtime.entries import Entry, decide, reject
 from ordinaut.runtime.metrics import ENTRIES
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex

@@ -9,7 +9,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from ordinaut.intake.decide import Entry
+from ordinaut.runtime.entries import Entry
 from ordinaut.runtime.streams import (
     GROUP,
     EntryId,

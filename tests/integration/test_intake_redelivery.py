@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from ordinaut.domain import task
-from ordinaut.intake.decide import Entry
 from ordinaut.intake.record import Recorder
 from ordinaut.intake.source import Source
+from ordinaut.runtime.entries import Entry
 from ordinaut.runtime.streams import GROUP, ensure_group
 from ordinaut.runtime.triggers import TriggerIndex
 from tests.support.eventually import eventually

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ordinaut.domain.definition import Definition, load_definition, parse_definition
 from ordinaut.domain.request import MAX_DEPTH
 from ordinaut.domain.task import Task
-from ordinaut.intake.decide import Entry, dead_letter, decide
+from ordinaut.runtime.entries import Entry, dead_letter, decide
 from ordinaut.runtime.triggers import Listener, verdicts
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
