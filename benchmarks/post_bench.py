@@ -48,14 +48,14 @@ def task(number: int) -> bytes:
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str]) -> Iterator[None]:
-    """A server process; an error that comes through carries the end of what it wrote."""
+def running(command: list[str], environment: dict[str, str]) -> Iterator[int]:
+    """A server process, by its id; an error that comes through carries the end of what it wrote."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            yield
+            yield process.pid
         except (RuntimeError, OSError) as error:
             log.seek(0)
             raise RuntimeError(f"{error}; the server said: {log.read()[-1500:].decode()}") from error

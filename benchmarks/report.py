@@ -40,6 +40,7 @@ def floors(results: Results) -> list[Floor]:
     median = results.median
     through, late = results.throughput, results.latency
     peak = max((row["peak_mb"] for row in results.rebuild), default=None)
+    slowest = max((row["next_ms"] for row in results.next), default=None)
     return [
         Floor(
             "throughput / pgqueuer, end to end",
@@ -59,6 +60,16 @@ def floors(results: Results) -> list[Floor]:
         Floor("POST /v1/tasks / bare FastAPI", median(results.post, "ratio"), 0.3),
         Floor("full rebuild", median(results.rebuild, "events_per_s"), 50_000, unit=" events/s"),
         Floor("peak memory of a rebuild", peak, 300, at_most=True, unit=" MB"),
+        Floor(
+            "idle clock, many schedules",
+            median(results.idle, "cpu_percent_many"),
+            1,
+            at_most=True,
+            unit=" % of a core",
+        ),
+        Floor("its memory / with 1,000", median(results.idle, "rss_ratio"), 1.1, at_most=True),
+        Floor("burst, p99 to due_work", median(results.burst, "p99_s"), 1, at_most=True, unit=" s"),
+        Floor("slowest next() of any FREQ", slowest, 5, at_most=True, unit=" ms"),
     ]
 
 
@@ -80,8 +91,12 @@ def show(console: Console, results: Results, about: dict[str, dict[str, str]], p
     console.print(_ratios(results))
     console.print(_floors(results))
     console.print(_absolute(results))
-    if results.post or results.rebuild:
+    if results.post or results.rebuild or results.idle:
         console.print(_own(results))
+    if results.burst:
+        console.print(_burst(results))
+    if results.next:
+        console.print(_next(results))
     console.print(_settings(results))
     for title, facts in about.items():
         console.print(f"[bold]{title}[/]: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
@@ -157,10 +172,44 @@ def _own(results: Results) -> Table:
         ("full rebuild, events per second", results.rebuild, "events_per_s"),
         ("events rebuilt", results.rebuild, "events"),
         ("peak memory of the rebuilding process, MB", results.rebuild, "peak_mb"),
+        ("schedules of the idle clock", results.idle, "schedules"),
+        ("percent of a core it takes", results.idle, "cpu_percent_many"),
+        ("percent of a core with 1,000", results.idle, "cpu_percent_few"),
+        ("its resident memory, MB", results.idle, "rss_mb_many"),
+        ("resident memory with 1,000, MB", results.idle, "rss_mb_few"),
     )
     for title, rows, key in figures:
         if rows:
             table.add_row(title, _spread(rows, key))
+    return table
+
+
+def _burst(results: Results) -> Table:
+    jobs = results.burst[0]["jobs"]
+    table = Table(
+        title=f"{jobs:,} due at one instant: seconds after it, median (least - most)", title_justify="left"
+    )
+    for column in ("", "p50", "p99", "last"):
+        table.add_column(column, justify="left" if not column else "right")
+    for title, prefix in (
+        ("Ordinaut: row in due_work", ""),
+        ("APScheduler, in memory: first call", "apscheduler_"),
+    ):
+        table.add_row(title, *(_spread(results.burst, f"{prefix}{key}_s") for key in ("p50", "p99", "max")))
+    return table
+
+
+def _next(results: Results) -> Table:
+    table = Table(
+        title="next() of a rule from twenty years ago: milliseconds, median and (most)", title_justify="left"
+    )
+    for column in ("", "plain", "with BY parts", "with COUNT", "reading one with COUNT"):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in results.next:
+        cells = [
+            f"{row[f'{name}_p50_ms']:.3f}  ({row[f'{name}_max_ms']:.3f})" for name in ("plain", "by", "count")
+        ]
+        table.add_row(row["freq"], *cells, f"{row['count_read_ms']:.3f}")
     return table
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import post_bench, rebuild_bench, venvs
+from benchmarks import burst_bench, idle_bench, next_bench, post_bench, rebuild_bench, venvs
 from benchmarks.servers import Servers
 from benchmarks.venvs import PEERS, ROOT
 
-PARTS = ("throughput", "latency", "post", "rebuild")
+PARTS = ("throughput", "latency", "post", "rebuild", "idle", "burst", "next")
 ORDINAUT_JOBS = 125_000
 PEER_TIMEOUT = 600.0
 
@@ -33,9 +33,21 @@ class Plan:
     seconds: float = 15.0
     posts: int = 5_000
     events: int = 1_000_000
+    schedules: int = 1_000_000
+    idle_seconds: float = 15.0
+    due: int = 10_000
 
 
-QUICK = Plan(rounds=1, scale=0.1, seconds=4.0, posts=1_000, events=100_000)
+QUICK = Plan(
+    rounds=1,
+    scale=0.1,
+    seconds=4.0,
+    posts=1_000,
+    events=100_000,
+    schedules=100_000,
+    idle_seconds=5.0,
+    due=1_000,
+)
 
 Row = dict[str, Any]
 
@@ -48,6 +60,9 @@ class Results:
     latency: dict[str, list[Row]] = field(default_factory=dict)
     post: list[Row] = field(default_factory=list)
     rebuild: list[Row] = field(default_factory=list)
+    idle: list[Row] = field(default_factory=list)
+    burst: list[Row] = field(default_factory=list)
+    next: list[Row] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
     def median(self, rows: Iterable[Row] | None, key: str) -> float | None:
@@ -145,13 +160,20 @@ class Suite:
         os.environ.update(BENCH_DATABASE_URL=database, BENCH_REDIS_URL=redis_url)
         self.tell(f"{part}: ordinaut")
         try:
-            if part == "post":
-                self.results.post = await post_bench.measured(self.plan.posts, self.plan.rounds)
-            else:
-                self.results.rebuild = await rebuild_bench.measured(
-                    self.plan.events, self.plan.rounds, self.tell
-                )
+            setattr(self.results, part, await self._measured(part))
         except Exception as error:
             self.results.failed[part] = f"{type(error).__name__}: {error}"
         finally:
             await self.servers.drop(database)
+
+    async def _measured(self, part: str) -> list[Row]:
+        plan = self.plan
+        if part == "post":
+            return await post_bench.measured(plan.posts, plan.rounds)
+        if part == "rebuild":
+            return await rebuild_bench.measured(plan.events, plan.rounds, self.tell)
+        if part == "idle":
+            return await idle_bench.measured(plan.schedules, plan.idle_seconds, self.tell)
+        if part == "burst":
+            return await burst_bench.measured(plan.due, self.tell)
+        return next_bench.measured()

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 _SECOND = timedelta(seconds=1)
 
 
+@cache
 def tz_version() -> str:
     """The release of the tz database in use, such as `2025b`."""
     return str(import_module("tzdata").IANA_VERSION)
