@@ -10,18 +10,20 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from ordinaut.intake import source as sources
+from ordinaut.intake.claim import Held, claim, give_back, keep
 from ordinaut.intake.record import AWAY, DeadLetter, Recorder
 from ordinaut.intake.source import Source
 from ordinaut.log.wake import PROJECTED, Wake
-from ordinaut.runtime.entries import Entry
+from ordinaut.runtime.entries import Entry, History
 from ordinaut.runtime.streams import DEAD, GROUP, parse_id
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
@@ -64,6 +66,7 @@ class Intake:
         self._wake = Wake()
         self._look_at = self._claim_at = 0.0
         self._in_hand: asyncio.Task[None] | None = None
+        self._owed: deque[tuple[Sequence[DeadLetter], Held]] = deque()
         self.consumer = f"intake-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.lags: dict[str, int | None] = {}
         self.trouble: str | None = None
@@ -99,6 +102,7 @@ class Intake:
                     self._report(None)
             with suppress(RedisError, *AWAY):
                 await self._settle()
+                await self._pay()
         finally:
             unhear()
             if self._in_hand is not None:
@@ -118,6 +122,8 @@ class Intake:
         self.trouble = trouble
 
     async def _cycle(self, stop: asyncio.Event) -> None:
+        if self._in_hand is None:
+            await self._pay()
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + self._system.settings.poll_seconds
@@ -187,43 +193,87 @@ class Intake:
 
     async def _claim(self, stop: asyncio.Event) -> None:
         """Take over what others left; remember the lags while at it."""
+        settings = self._system.settings
         for source in self._readable():
             if stop.is_set():
                 return
             try:
-                async for entries in sources.claim(
-                    self._redis, source, self.consumer,
-                    idle_seconds=self._system.settings.lease_seconds, count=BATCH,
+                async for claimed in claim(
+                    self._redis, source, self.consumer, idle_seconds=settings.lease_seconds,
+                    most=settings.max_deliveries, count=BATCH,
                 ):  # fmt: skip
-                    logger.info("intake.claimed", stream=source.stream, entries=len(entries))
-                    await self._take_in(entries, stop)
+                    logger.info("intake.claimed", stream=source.stream, entries=len(claimed.entries))
+                    await self._take_in(claimed.entries, stop, claimed.before, claimed.histories)
+                    if stop.is_set():
+                        return
                 self.lags[source.stream] = await sources.lag(self._redis, source)
             except ResponseError as error:
                 if not str(error).startswith(_LOST):
                     raise
                 self._lost()
 
-    async def _take_in(self, entries: Sequence[Entry], stop: asyncio.Event) -> None:
-        """Record what the entries mean, then acknowledge them. While PostgreSQL is away the batch stays
-        in hand; at the end of the process it is given up unacknowledged."""
-        while True:
-            try:
-                dead = await self._recorder.record(entries, self._sources)
-                break
-            except AWAY as error:
-                self._report(f"{type(error).__name__}: {error}")
-                if stop.is_set():
-                    return
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), self._system.settings.poll_seconds)
-        await self._copy_dead(dead)
-        by_stream: dict[str, list[str]] = {}
+    async def _take_in(
+        self,
+        entries: Sequence[Entry],
+        stop: asyncio.Event,
+        before: int = 0,
+        histories: Mapping[str, History] | None = None,
+    ) -> None:
+        """Record what the entries mean, then acknowledge them; with `histories` they are rejected. While
+        PostgreSQL is away the batch stays in hand; at the end of the process it is given back as it was,
+        delivered `before` times."""
+        held: Held = {}
         for entry in entries:
-            by_stream.setdefault(entry.stream, []).append(entry.id)
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for stream, entry_ids in by_stream.items():
-                pipeline.xack(stream, GROUP, *entry_ids)
-            await pipeline.execute(raise_on_error=False)
+            held.setdefault(entry.stream, []).append(entry.id)
+        async with self._holding(held):
+            while True:
+                try:
+                    if histories:
+                        dead = await self._recorder.reject_all(entries, self._sources, histories)
+                    else:
+                        dead = await self._recorder.record(entries, self._sources)
+                    break
+                except AWAY as error:
+                    self._report(f"{type(error).__name__}: {error}")
+                    if stop.is_set():
+                        idle = self._system.settings.lease_seconds
+                        await give_back(self._redis, self.consumer, held, before=before, idle_seconds=idle)
+                        return
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), self._system.settings.poll_seconds)
+        self._owed.append((dead, held))
+        await self._pay()
+
+    @asynccontextmanager
+    async def _holding(self, held: Held) -> AsyncIterator[None]:
+        """While this lasts no other intake takes these entries for left behind."""
+
+        async def hold() -> None:
+            while True:
+                await asyncio.sleep(self._system.settings.lease_seconds / 3)
+                with suppress(RedisError, OSError, TimeoutError):
+                    await keep(self._redis, self.consumer, held)
+
+        holding = asyncio.create_task(hold(), name="intake-hold")
+        try:
+            yield
+        finally:
+            holding.cancel()
+
+    async def _pay(self) -> None:
+        """Copy and acknowledge what is recorded. What Redis did not take, it is given again when it is back:
+        it was not the entries' fault."""
+        while self._owed:
+            dead, held = self._owed[0]
+            await self._copy_dead(dead)
+            self._owed[0] = ((), held)
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for stream, entry_ids in held.items():
+                    pipeline.xack(stream, GROUP, *entry_ids)
+                for answer in await pipeline.execute(raise_on_error=False):
+                    if isinstance(answer, RedisError) and not str(answer).startswith(_LOST):
+                        raise answer
+            self._owed.popleft()
 
     async def _copy_dead(self, dead: Sequence[DeadLetter]) -> None:
         """Put the copies into `ordinaut:dead`, at least once: a crash before XACK repeats them."""

@@ -11,7 +11,7 @@ from ordinaut.domain.errors import Unavailable, VersionConflict
 from ordinaut.intake.source import Source
 from ordinaut.log.append import Append, Appended, Outcome
 from ordinaut.log.database import OUTAGE
-from ordinaut.runtime.entries import Entry, decide, reject
+from ordinaut.runtime.entries import Entry, History, decide, reject
 from ordinaut.runtime.metrics import ENTRIES
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
@@ -69,13 +69,39 @@ class Recorder:
                     raise outcome
             dead |= {append.stream: letter for _, append, letter in refused}
             await self._append_refusals([append for _, append, _ in refused])
-        self.received += len(entries)
-        self.matched += matched
-        self.rejected += len(dead)
-        ENTRIES.labels("received").inc(len(entries))
-        ENTRIES.labels("matched").inc(matched)
-        ENTRIES.labels("rejected").inc(len(dead))
+        self._count(len(entries), matched, len(dead))
         return list(dead.values())
+
+    async def reject_all(
+        self, entries: Sequence[Entry], sources: Mapping[str, Source], histories: Mapping[str, History]
+    ) -> list[DeadLetter]:
+        """Reject entries that were delivered too often, in each space that listens; returns the copies for
+        `ordinaut:dead`. `histories` are theirs by entry id. Raises one of `AWAY`; see `record`."""
+        await self._index.refresh()
+        refusals: list[tuple[Append, DeadLetter]] = []
+        for entry in entries:
+            listeners = self._index.listening(entry.stream)
+            source = sources.get(entry.stream)
+            if source is not None:
+                listeners = source.concerned(entry, listeners)
+            history = histories[entry.id]
+            reason = (
+                f"it was delivered {history.deliveries} times, and each time the process that had it ended"
+                " or hung before it was done"
+            )
+            spaces = {each.task.space for each in listeners} or {self._system.settings.space}
+            refusals += [reject(entry, reason, space=space, history=history) for space in sorted(spaces)]
+            logger.error("intake.entry_rejected", stream=entry.stream, id=entry.id, **history.public())
+        await self._append_refusals([append for append, _ in refusals])
+        self._count(len(entries), 0, len(refusals))
+        return [letter for _, letter in refusals]
+
+    def _count(self, received: int, matched: int, rejected: int) -> None:
+        self.received += received
+        self.matched += matched
+        self.rejected += rejected
+        for outcome, count in (("received", received), ("matched", matched), ("rejected", rejected)):
+            ENTRIES.labels(outcome).inc(count)
 
     async def _record_at_once(
         self, entries: Sequence[Entry], sources: Mapping[str, Source]

@@ -1,6 +1,6 @@
-"""One Redis stream as intake reads it: its group made (again), the dead's entries claimed, its lag told."""
+"""One Redis stream as intake reads it: its group made (again), its lag told."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,27 +115,6 @@ async def _has_group(redis: Redis, stream: str) -> bool:
     if not await redis.exists(stream):
         return False
     return any(text(group["name"]) == GROUP for group in await redis.xinfo_groups(stream))
-
-
-async def claim(
-    redis: Redis, source: Source, consumer: str, *, idle_seconds: float, count: int
-) -> AsyncIterator[list[Entry]]:
-    """Take over, in batches, the entries that somebody read and did not acknowledge for so long."""
-    cursor = "0-0"
-    while True:
-        reply = await redis.xautoclaim(
-            source.stream,
-            GROUP,
-            consumer,
-            min_idle_time=int(idle_seconds * 1000),
-            start_id=cursor,
-            count=count,
-        )
-        if entries := entries_of(source.stream, reply[1]):
-            yield entries
-        cursor = text(reply[0])
-        if cursor == "0-0":
-            return
 
 
 async def lag(redis: Redis, source: Source) -> int | None:

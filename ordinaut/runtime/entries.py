@@ -36,6 +36,24 @@ class Entry:
     fields: Mapping[bytes, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """How an entry has fared: how often it was delivered without being acknowledged, to whom last, and how
+    many seconds ago that was."""
+
+    deliveries: int
+    consumer: str
+    idle_seconds: float
+
+    def public(self) -> dict[str, Any]:
+        """As events hold it."""
+        return {
+            "deliveries": self.deliveries,
+            "last_consumer": self.consumer,
+            "idle_seconds": round(self.idle_seconds, 3),
+        }
+
+
 Decided = tuple[Append, dict[bytes, bytes] | None]
 """What is to be appended, and the entry's copy for `ordinaut:dead` if that is a rejection."""
 
@@ -70,9 +88,10 @@ def decide(entry: Entry, listeners: Sequence[Listener], *, now: datetime, space:
 
 
 def reject(
-    entry: Entry, reason: str, *, space: str, task: Task | None = None
+    entry: Entry, reason: str, *, space: str, task: Task | None = None, history: History | None = None
 ) -> tuple[Append, dict[bytes, bytes]]:
-    """EventRejected, for one task or for the entry as such, and the copy for `ordinaut:dead`."""
+    """EventRejected, for one task or for the entry as such, and the copy for `ordinaut:dead`. `history` tells
+    of an entry that was delivered too often."""
     milliseconds = entry.id.partition("-")[0]
     rejection = ids.cause_id(
         int(milliseconds) if milliseconds.isdigit() else 0,
@@ -81,6 +100,8 @@ def reject(
     data: dict[str, Any] = {"stream": entry.stream, "id": entry.id, "reason": reason[:MAX_SHOWN]}
     if task is not None:
         data |= {"task": task.id, "name": task.name}
+    if history is not None:
+        data["history"] = history.public()
     data["entry"] = _shown(entry.fields)
     event = NewEvent("EventRejected", data)
     append = Append(f"event-{rejection}", 0, (event,), space, ACTOR, rejection, _reference(entry))

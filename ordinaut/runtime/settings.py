@@ -63,6 +63,13 @@ class Settings(BaseSettings):
         description="Runs, over all spaces, that begin to be caught up in one second at the most.",
     )
 
+    max_deliveries: int = Field(
+        5,
+        ge=3,
+        le=1000,
+        description="How often a stream entry is delivered without an end before it is a dead letter.",
+    )
+
     worker_concurrency: int = Field(100, ge=1, description="Runs one worker process carries at once.")
     lease_seconds: float = Field(
         30.0, ge=1, description="How long a lease holds without a heartbeat before another worker takes over."
