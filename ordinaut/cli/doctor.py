@@ -21,8 +21,10 @@ from ordinaut.cli.schema import missing
 from ordinaut.domain.errors import OrdinautError
 from ordinaut.log.database import OUTAGE, connect
 from ordinaut.log.relay import OWNER, STREAM
+from ordinaut.runtime.listening import is_pattern
 from ordinaut.runtime.logging import without_password
 from ordinaut.runtime.settings import Settings
+from ordinaut.runtime.streams import streams_of
 from ordinaut.runtime.system import create_redis
 from projections.rebuild import status
 from projections.tasks import stream_triggers
@@ -200,7 +202,9 @@ async def _last(redis: Redis) -> str:
 async def _groups(connection: asyncpg.Connection, redis: Redis) -> AsyncIterator[Finding]:
     """How far the intake is in each stream that a task listens to."""
     rows = await stream_triggers(connection)
-    for stream in sorted({row["definition"]["schedule"]["on"]["stream"] for row in rows}):
+    named = {row["definition"]["schedule"]["on"]["stream"] for row in rows}
+    patterns = {name for name in named if is_pattern(name)}
+    for stream in sorted((named - patterns) | await streams_of(redis, patterns)):
         check = f"stream {stream}"
         try:
             groups: list[dict[str, Any]] = (

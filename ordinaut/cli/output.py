@@ -129,6 +129,8 @@ def cause(value: Mapping[str, Any]) -> str:
             return "backfill" + (f" of what was {escape(reason)}" if (reason := value.get("reason")) else "")
         case "stream" | "event" as kind:
             return escape(f"{kind} {value.get('stream')} {value.get('id')}")
+        case "system":
+            return escape(f"{value.get('event')} at {value.get('position')}")
         case "retry":
             return f"retry of {value.get('run')}"
         case kind:

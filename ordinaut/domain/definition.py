@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from ordinaut.domain.definition_checks import check_pipeline, check_trigger
-from ordinaut.domain.definition_model import OnModel, TaskModel, close_match, read_model
+from ordinaut.domain.definition_model import OnEventModel, OnModel, TaskModel, close_match, read_model
 from ordinaut.domain.definition_secrets import check_literals, secret_places
 from ordinaut.domain.durations import parse_duration
 from ordinaut.domain.errors import Fault, Invalid
@@ -52,9 +52,9 @@ class CompiledStep:
 
 @dataclass(frozen=True, slots=True)
 class On:
-    """The stream a task listens to. `where` and `input` see the entry's envelope (see matching)."""
+    """What of the stream (or the events of the log) that a task listens to starts a run. `where` and `input`
+    see the entry's envelope (see matching)."""
 
-    stream: str
     where: Expression | None
     input: Template | None
 
@@ -97,7 +97,6 @@ class Definition:
             return None
         where, mapping = on["where"], on["input"]
         return On(
-            on["stream"],
             None if where is None else compile_expression(where),
             None if mapping is None else compile_template(mapping),
         )
@@ -172,7 +171,11 @@ def _schedule(spec: Any, created_at: datetime, on_at: str) -> tuple[Any, list[Fa
     faults = [Fault(f"/schedule/{key}", f"{key!r} does not go with `on`", "leave one out") for key in others]
     if not isinstance(spec["on"], dict):
         return None, [*faults, Fault(on_at, "`on` is an object", "{stream: orders}")]
-    on, shape_faults = read_model(OnModel, spec["on"], on_at)
+    if "event" in spec["on"] and "stream" in spec["on"]:
+        faults.append(Fault(f"{on_at}/event", "`event` does not go with `stream`", "leave one out"))
+        return None, faults
+    model = OnEventModel if "event" in spec["on"] else OnModel
+    on, shape_faults = read_model(model, spec["on"], on_at)
     faults += [*shape_faults, *check_trigger(spec["on"], on_at)]
     return (None, faults) if faults else ({"on": on}, [])
 

@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ordinaut.domain.durations import format_duration, parse_duration
 from ordinaut.domain.errors import Fault
+from ordinaut.domain.events import EVENT_TYPES
 from ordinaut.domain.jsonvalues import escape
 from ordinaut.domain.policy import Backoff, Overlap
 
@@ -163,9 +164,26 @@ class PolicyModel(_Model):
 
 
 class OnModel(_Model):
-    """`on`: the entries of which stream start a run. `where` and `input` see the entry."""
+    """`on`: the entries of which stream (or of all that a pattern such as `orders.*` stands for) start a run.
+    `where` and `input` see the entry."""
 
     stream: str = Field(min_length=1, max_length=MAX_STREAM, pattern=STREAM_PATTERN)
+    where: str | None = None
+    input: Any = None
+
+
+def _event_type(value: Any) -> Any:
+    if isinstance(value, str) and value in EVENT_TYPES:
+        return value
+    raise PydanticCustomError(
+        "event_type", "not a type of event of the log", {"hint": close_match(str(value)[:100], EVENT_TYPES)}
+    )
+
+
+class OnEventModel(_Model):
+    """`on`: the log's own events of which type, in the task's space, start a run."""
+
+    event: Annotated[str, BeforeValidator(_event_type)]
     where: str | None = None
     input: Any = None
 

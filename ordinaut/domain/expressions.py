@@ -61,6 +61,11 @@ class Expression:
         return self._path
 
     @property
+    def equalities(self) -> tuple[tuple[Path, jmespath_tree.Scalar], ...]:
+        """Conditions (a path, and the value it must have) without which it is false."""
+        return jmespath_tree.equalities(self._tree)
+
+    @property
     def takes_everything(self) -> bool:
         """Whether it uses all there is at the root at once (`@`), without naming what of it."""
         return jmespath_tree.takes_everything(self._tree)

@@ -68,6 +68,11 @@ def entry_run_id(space: str, stream: str, entry: str, task: str) -> str:
     return cause_id(milliseconds, "entry", space, stream, entry, task)
 
 
+def system_run_id(milliseconds: int, position: int, task: str) -> str:
+    """The run a task gets for the log's event at `position`, which was appended at `milliseconds`."""
+    return cause_id(milliseconds, "system", str(position), task)
+
+
 def new_id() -> str:
     """A fresh id for something that has no natural cause (a request without an Idempotency-Key)."""
     return _uuid8(time.time_ns() // 1_000_000, os.urandom(10))

@@ -88,6 +88,44 @@ def plain_path(tree: Node) -> Path | None:
     return None
 
 
+Scalar = str | int | float | bool | None
+
+_CANNOT_FAIL = frozenset(
+    {"field", "subexpression", "index_expression", "index", "literal", "comparator", "not_expression",
+     "and_expression", "or_expression", "current", "identity"}
+)  # fmt: skip
+
+
+def equalities(tree: Node) -> tuple[tuple[Path, Scalar], ...]:
+    """The conditions `path == literal` that must hold for the expression to be true, and that are looked at
+    before anything that could fail: where one does not hold, evaluating gives false and nothing else."""
+    conjuncts: list[Node] = []
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if node["type"] == "and_expression":
+            waiting += reversed(_children(node))
+        else:
+            conjuncts.append(node)
+    found: list[tuple[Path, Scalar]] = []
+    for node in conjuncts:
+        if any(one["type"] not in _CANNOT_FAIL for one in walk(node)):
+            break
+        if (equality := _equality(node)) is not None:
+            found.append(equality)
+    return tuple(found)
+
+
+def _equality(node: Node) -> tuple[Path, Scalar] | None:
+    if node["type"] != "comparator" or node["value"] != "eq":
+        return None
+    for left, right in (node["children"], reversed(node["children"])):
+        path = plain_path(left)
+        if path is not None and right["type"] == "literal" and isinstance(right["value"], Scalar):
+            return path, right["value"]
+    return None
+
+
 def references(tree: Node) -> frozenset[Path]:
     """The paths from the root that the expression names, each as far as it can be known; without those
     that another one goes through."""

@@ -20,11 +20,12 @@ from redis.exceptions import RedisError, ResponseError
 
 from ordinaut.intake import source as sources
 from ordinaut.intake.claim import Held, claim, give_back, keep
+from ordinaut.intake.log_events import LogEvents
 from ordinaut.intake.record import AWAY, DeadLetter, Recorder
 from ordinaut.intake.source import Source
 from ordinaut.log.wake import PROJECTED, Wake
 from ordinaut.runtime.entries import Entry, History
-from ordinaut.runtime.streams import DEAD, GROUP, parse_id
+from ordinaut.runtime.streams import DEAD, GROUP, parse_id, streams_of
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 
@@ -36,6 +37,9 @@ BLOCK_MS = 250
 
 HEAD_START_SECONDS = 0.001
 """What a batch gets before the next one is asked for, so that asking does not delay its append."""
+
+DISCOVER_SECONDS = 5.0
+"""How often Redis is asked for the streams that patterns stand for: it looks at every key it has."""
 
 HANGS_SECONDS = 15.0
 """A read that has not come back by then will not."""
@@ -64,7 +68,9 @@ class Intake:
         self._recorder = Recorder(system, self._index)
         self._sources: dict[str, Source] = {}
         self._wake = Wake()
-        self._look_at = self._claim_at = 0.0
+        self._found: frozenset[str] = frozenset()
+        self._patterns: frozenset[str] = frozenset()
+        self._look_at = self._claim_at = self._discover_at = 0.0
         self._in_hand: asyncio.Task[None] | None = None
         self._owed: deque[tuple[Sequence[DeadLetter], Held]] = deque()
         self.consumer = f"intake-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -87,8 +93,13 @@ class Intake:
         return self._recorder.rejected
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Take entries in; outages of either server are waited out. At the end the batch in hand is
-        finished, or left unacknowledged for others when it cannot be."""
+        """Take entries in, and the log's own events; outages of either server are waited out. At the end the
+        batch in hand is finished, or left unacknowledged for others when it cannot be."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(LogEvents(self._system, self._index).run(stop), name="log-events")
+            await self._take_entries(stop)
+
+    async def _take_entries(self, stop: asyncio.Event) -> None:
         unhear = self._system.notifications.hear(PROJECTED, self._heard)
         try:
             while not stop.is_set():
@@ -151,11 +162,23 @@ class Intake:
 
     async def _prepare(self) -> None:
         """Make the groups that are missing."""
-        for name in self._index.streams():
+        await self._discover()
+        for name in self._index.streams() | self._found:
             source = self._sources.setdefault(name, Source(name))
             if not source.ready:
                 listeners = self._index.listening(name)
                 await sources.prepare(self._redis, source, listeners, self._system.pool)
+
+    async def _discover(self) -> None:
+        """Look, now and then, for the streams that patterns stand for; those that are gone are left."""
+        patterns, now = self._index.patterns(), time.monotonic()
+        if now < self._discover_at and patterns == self._patterns:
+            return
+        self._discover_at, self._patterns = now + DISCOVER_SECONDS, patterns
+        found = await streams_of(self._redis, patterns)
+        for name in self._found - found - self._index.streams():
+            self._sources.pop(name, None)
+        self._found = found
 
     def _readable(self) -> list[Source]:
         return [source for source in self._sources.values() if source.ready]
@@ -189,7 +212,7 @@ class Intake:
         """Redis does not say which group is gone: look at all of them."""
         for source in self._sources.values():
             source.ready = False
-        self._look_at = 0.0
+        self._look_at = self._discover_at = 0.0
 
     async def _claim(self, stop: asyncio.Event) -> None:
         """Take over what others left; remember the lags while at it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import asyncpg
 import orjson
@@ -12,6 +13,7 @@ from ordinaut.intake.source import Source
 from ordinaut.log.append import Append, Appended, Outcome
 from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.entries import Entry, History, decide, reject
+from ordinaut.runtime.listening import Listener
 from ordinaut.runtime.metrics import ENTRIES
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
@@ -57,7 +59,7 @@ class Recorder:
             for (entry, append, letter), outcome in zip(decided, outcomes, strict=True):
                 if isinstance(outcome, Appended):
                     matched += letter is None
-                elif _has_verdict(append, outcome):
+                elif has_verdict(append, outcome):
                     continue
                 elif isinstance(outcome, VersionConflict):
                     # On the task's stream: the task has just changed.
@@ -80,10 +82,10 @@ class Recorder:
         await self._index.refresh()
         refusals: list[tuple[Append, DeadLetter]] = []
         for entry in entries:
-            listeners = self._index.listening(entry.stream)
+            listeners: Sequence[Listener] = self._index.listening(entry.stream)
             source = sources.get(entry.stream)
             if source is not None:
-                listeners = source.concerned(entry, listeners)
+                listeners = source.of_age(entry, listeners)
             history = histories[entry.id]
             reason = (
                 f"it was delivered {history.deliveries} times, and each time the process that had it ended"
@@ -124,7 +126,7 @@ class Recorder:
         settled = {
             append.stream
             for append, outcome in zip(verdicts, outcomes, strict=True)
-            if _has_verdict(append, outcome)
+            if has_verdict(append, outcome)
         }
         waiting: list[Entry] = []
         for entry, append, _ in decided:
@@ -140,11 +142,9 @@ class Recorder:
         listening = {stream: self._index.listening(stream) for stream in {entry.stream for entry in entries}}
         decided: list[tuple[Entry, Append, DeadLetter | None]] = []
         for entry in entries:
-            listeners = listening[entry.stream]
             source = sources.get(entry.stream)
-            if source is not None:
-                listeners = source.concerned(entry, listeners)
-            for append, letter in decide(entry, listeners, now=now, space=space):
+            of_age = None if source is None else partial(source.of_age, entry)
+            for append, letter in decide(entry, listening[entry.stream], of_age, now=now, space=space):
                 decided.append((entry, append, letter))
         return decided
 
@@ -162,7 +162,7 @@ class Recorder:
                 raise outcome
 
 
-def _has_verdict(append: Append, outcome: Outcome | Exception) -> bool:
+def has_verdict(append: Append, outcome: Outcome | Exception) -> bool:
     """Whether the entry has its verdict now: this one, or (its own stream exists) that of another time."""
     if isinstance(outcome, VersionConflict):
         return outcome.stream == append.stream

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from ordinaut.runtime.entries import Entry
+from ordinaut.runtime.listening import Listener
 from ordinaut.runtime.streams import (
     GROUP,
     EntryId,
@@ -20,7 +21,6 @@ from ordinaut.runtime.streams import (
     parse_id,
     unheard_from,
 )
-from ordinaut.runtime.triggers import Listener
 
 logger = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class Source:
     old_until: EntryId = (0, 0)
     clock_ahead: int = 0
 
-    def concerned(self, entry: Entry, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    def of_age(self, entry: Entry, listeners: Sequence[Listener]) -> Sequence[Listener]:
         """Those listeners that take this entry: all, but for entries older than the group."""
         if self.old_until == (0, 0):
             return listeners

@@ -1,6 +1,6 @@
 """What one stream entry means: the appends that record it, and the copies for `ordinaut:dead`. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,8 @@ from ordinaut.domain.matching import MAX_ENTRY, BadEntry, Payload, envelope, par
 from ordinaut.domain.run import run_stream
 from ordinaut.domain.task import Task
 from ordinaut.log.append import Append
-from ordinaut.runtime.triggers import Listener, requires, verdicts
+from ordinaut.runtime.listening import Listener, Listening
+from ordinaut.runtime.triggers import requires, verdicts
 
 ACTOR = "intake"
 
@@ -54,12 +55,18 @@ class History:
         }
 
 
+OfAge = Callable[[Sequence[Listener]], Sequence[Listener]]
+"""Leaves out the tasks that are younger than an entry."""
+
 Decided = tuple[Append, dict[bytes, bytes] | None]
 """What is to be appended, and the entry's copy for `ordinaut:dead` if that is a rejection."""
 
 
-def decide(entry: Entry, listeners: Sequence[Listener], *, now: datetime, space: str) -> list[Decided]:
-    """The verdict on `entry` for each of `listeners`, the tasks that listen to its stream.
+def decide(
+    entry: Entry, listening: Listening, of_age: OfAge | None = None, *, now: datetime, space: str
+) -> list[Decided]:
+    """The verdict on `entry` for each task that listens to its stream (of those, where `of_age` chooses some,
+    for these).
 
     A run is requested (or the occurrence skipped: paused, snoozed, chained too deeply) for those whose
     trigger matches; a trigger that fails on the entry is a rejection for that task alone. An entry that
@@ -69,11 +76,15 @@ def decide(entry: Entry, listeners: Sequence[Listener], *, now: datetime, space:
         payload, correlation, depth = _read(entry.fields)
         seen = envelope(payload, stream=entry.stream, entry_id=entry.id)
     except BadEntry as error:
+        listeners = listening if of_age is None else of_age(listening)
         spaces = {listener.task.space for listener in listeners} or {space}
         return [reject(entry, str(error), space=each) for each in sorted(spaces)]
     cause = {"kind": "stream", "stream": entry.stream, "id": entry.id}
     decided: list[Decided] = []
-    for verdict in verdicts(listeners, seen, cause, now=now, depth=depth):
+    concerned = listening.concerned(seen)
+    if of_age is not None:
+        concerned = of_age(concerned)
+    for verdict in verdicts(concerned, seen, cause, now=now, depth=depth):
         task = verdict.task
         if verdict.event is None:
             decided.append(reject(entry, verdict.error or "", space=task.space, task=task))

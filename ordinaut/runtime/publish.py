@@ -23,9 +23,10 @@ from ordinaut.domain.request import skip_occurrence
 from ordinaut.domain.run import run_stream
 from ordinaut.log.append import Append
 from ordinaut.log.read import read_streams
+from ordinaut.runtime.listening import Listener, Listening
 from ordinaut.runtime.streams import RESERVED
 from ordinaut.runtime.system import System
-from ordinaut.runtime.triggers import Listener, TriggerIndex, Verdict, requires, verdicts
+from ordinaut.runtime.triggers import TriggerIndex, Verdict, requires, verdicts
 
 
 def event_stream(event_id: str) -> str:
@@ -157,14 +158,14 @@ class _Publication:
         task = await self._system.tasks.load(task_id)
         definition = load_definition(task.definition, task.name)
         if task.exists and definition.on is not None:
-            found = self._verdicts([Listener(task, definition, self._stream)], payload)
+            found = self._verdicts(Listening([Listener(task, definition, self._stream)]), payload)
             if found:
                 return found[0]
         reason = task.skip_reason(self._system.time.now()) or "changed"
         return Verdict(task, skip_occurrence(task, self._cause, reason))
 
-    def _verdicts(self, listeners: Sequence[Listener], payload: Payload) -> list[Verdict]:
-        if not listeners:
+    def _verdicts(self, listening: Listening, payload: Payload) -> list[Verdict]:
+        if not listening:
             return []
         milliseconds = uuid.UUID(self._id).int >> 80
         at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
@@ -172,7 +173,7 @@ class _Publication:
             payload, stream=self._stream, entry_id=self._id, time=at.isoformat(timespec="milliseconds")
         )
         now = self._system.time.now()
-        return list(verdicts(listeners, seen, self._cause, now=now, depth=self._depth))
+        return list(verdicts(listening.concerned(seen), seen, self._cause, now=now, depth=self._depth))
 
     def _of_task(self, verdict: Verdict, required: dict[str, int]) -> Append:
         task = verdict.task

@@ -1,5 +1,6 @@
 """The Redis streams that people's systems write to, and the consumer group that reads them."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from ordinaut.runtime.listening import is_pattern
 from ordinaut.runtime.triggers import TriggerIndex
 
 GROUP = "ordinaut"
@@ -33,6 +35,29 @@ def parse_id(entry_id: bytes | str) -> EntryId:
 def milliseconds(at: datetime) -> int:
     """Milliseconds since the epoch."""
     return int(at.timestamp() * 1000)
+
+
+async def streams_of(redis: Redis, patterns: Iterable[str]) -> frozenset[str]:
+    """The names of the streams there are that one of `patterns` stands for, without the system's own. Raises
+    what redis raises."""
+    found: set[str] = set()
+    for pattern in patterns:
+        # What else has a meaning for Redis's own patterns means itself in ours.
+        glob = re.sub(r"([\\\[\]?])", r"\\\1", pattern)
+        async for key in redis.scan_iter(match=glob, count=1000, _type="stream"):
+            raw = key if isinstance(key, bytes) else key.encode()
+            name = raw.decode(errors="ignore")
+            # A key that is no text has no name that a task could listen to.
+            if name.encode() == raw and not name.startswith(RESERVED):
+                found.add(name)
+    return frozenset(found)
+
+
+async def open_source(redis: Redis, pool: asyncpg.Pool, index: TriggerIndex, source: str) -> None:
+    """`open_stream` for the stream that a task begins to listen to, or for all there are of a pattern."""
+    streams = await streams_of(redis, [source]) if is_pattern(source) else [source]
+    for stream in streams:
+        await open_stream(redis, pool, index, stream)
 
 
 async def open_stream(redis: Redis, pool: asyncpg.Pool, index: TriggerIndex, stream: str) -> bool:

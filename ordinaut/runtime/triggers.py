@@ -4,22 +4,28 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 import asyncpg
 
-from ordinaut.domain.definition import Definition, load_definition
+from ordinaut.domain.definition import load_definition
 from ordinaut.domain.errors import Invalid
-from ordinaut.domain.events import Event, NewEvent
+from ordinaut.domain.events import EVENT_TYPES, Event, NewEvent
 from ordinaut.domain.expressions import ExpressionError
 from ordinaut.domain.jsonvalues import faults_in
-from ordinaut.domain.matching import Match, Mismatch, Trigger, match
+from ordinaut.domain.matching import Match, Mismatch, match
 from ordinaut.domain.request import MAX_DEPTH, request_run, skip_occurrence
 from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task, evolve, fold, task_stream
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, read_streams, to_event
+from ordinaut.runtime.listening import Listener, Listening, is_pattern, matches
+
+LOG = "ordinaut:log/"
+"""Before the type of an event that tasks listen to. No stream of anybody's begins so."""
+
+REMEMBERED = 10_000
+"""For how many streams it is remembered who listens."""
 
 CHUNK = 1000
 """How many events are fetched at once."""
@@ -46,22 +52,6 @@ SELECT h.position AS head, e.*
   ) e ON true
  ORDER BY e.position
 """
-
-
-@dataclass(frozen=True)
-class Listener:
-    """A task that listens to a stream; its definition is compiled when the first entry is held against it."""
-
-    task: Task
-    definition: Definition
-    stream: str
-
-    @cached_property
-    def trigger(self) -> Trigger:
-        """The compiled trigger. Raises `ExpressionError` or `Invalid` when it does not compile."""
-        on = self.definition.on
-        assert on is not None
-        return Trigger(self.task.id, self.task.name, self.task.space, on.stream, on.where, on.input)
 
 
 @dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
@@ -105,7 +95,7 @@ def _verdict(
     if reason is None and depth > MAX_DEPTH:
         reason = "causation_depth"
     if reason is not None:
-        return Verdict(task, skip_occurrence(task, cause, reason))
+        return Verdict(task, skip_occurrence(task, cause, reason, {"depth": depth} if depth else None))
     # What came in was checked on its way; what a mapping made of it was not.
     if found.trigger.input is not None and (faults := faults_in(found.input)):
         return Verdict(task, None, f"what `input` makes of it cannot be stored: {faults[0]}")
@@ -124,7 +114,8 @@ class TriggerIndex:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
         self._listeners: dict[str, Listener] = {}
-        self._by_stream: dict[str, dict[str, Listener]] = {}
+        self._by_source: dict[str, dict[str, Listener]] = {}
+        self._asked: dict[tuple[str, str | None], Listening] = {}
         self._loaded = False
         self._lock = asyncio.Lock()
         self._begun = 0
@@ -135,13 +126,39 @@ class TriggerIndex:
 
     def streams(self) -> frozenset[str]:
         """The names of all streams that some task listens to or, as far as is known, once did: the group on
-        such a stream is kept moving, so that the next task to listen does not begin with what it missed."""
-        return frozenset(self._by_stream)
+        such a stream is kept moving, so that the next task to listen does not begin with what it missed.
+        Those that only a pattern stands for are not among them."""
+        return self._named(pattern=False)
 
-    def listening(self, stream: str, space: str | None = None) -> tuple[Listener, ...]:
-        """The tasks that listen to `stream`: those of `space`, or of all spaces. The longest known first."""
-        found = self._by_stream.get(stream, {}).values()
-        return tuple(one for one in found if space is None or one.task.space == space)
+    def patterns(self) -> frozenset[str]:
+        """The patterns of streams that some task listens to, or once did."""
+        return self._named(pattern=True)
+
+    def _named(self, *, pattern: bool) -> frozenset[str]:
+        streams = (name for name in self._by_source if not name.startswith(LOG))
+        return frozenset(name for name in streams if is_pattern(name) is pattern)
+
+    def event_types(self) -> frozenset[str]:
+        """The types of the log's own events that some task listens to."""
+        found = (name.removeprefix(LOG) for name, tasks in self._by_source.items() if tasks)
+        return frozenset(found) & EVENT_TYPES
+
+    def listening(self, stream: str, space: str | None = None) -> Listening:
+        """The tasks that listen to `stream`, by its name or by a pattern: those of `space`, or of all spaces.
+        The longest known first."""
+        known = self._asked.get((stream, space))
+        if known is None:
+            if len(self._asked) >= REMEMBERED:
+                self._asked.clear()  # names come from outside; there may be any number
+            named = [stream, *(one for one in self.patterns() if matches(one, stream))]
+            found = (one for name in named for one in self._by_source.get(name, {}).values())
+            known = Listening([one for one in found if space is None or one.task.space == space])
+            self._asked[stream, space] = known
+        return known
+
+    def listening_to_event(self, event: str, space: str) -> Listening:
+        """The tasks of a space that listen to a type of the log's own events."""
+        return self.listening(LOG + event, space)
 
     async def refresh(self) -> None:
         """Read what is new in the log. Those who call it while a reading is under way share the next one.
@@ -192,7 +209,7 @@ class TriggerIndex:
         known = self._listeners.get(task_id)
         if known is None:
             if event.type != "TaskCreated":
-                return event.type == "TaskChanged" and _stream_of(event.data["definition"]) is not None
+                return event.type == "TaskChanged" and _source_of(event.data["definition"]) is not None
             task = Task(task_id)
         else:
             if event.version <= known.task.stream_version:
@@ -204,31 +221,35 @@ class TriggerIndex:
 
     def _put(self, task: Task) -> None:
         known = self._listeners.get(task.id)
-        stream = _stream_of(task.definition)
-        if stream is not None:
-            self._by_stream.setdefault(stream, {})
+        source = _source_of(task.definition)
+        if source is not None:
+            self._by_source.setdefault(source, {})
         if not task.exists:
-            stream = None
-        if stream is None and known is None:
+            source = None
+        if source is None and known is None:
             return
         self.changes += 1
-        if known is not None and known.stream != stream:
+        self._asked.clear()
+        if known is not None and known.source != source:
             del self._listeners[task.id]
-            del self._by_stream[known.stream][task.id]
-        if stream is None:
+            del self._by_source[known.source][task.id]
+        if source is None:
             return
         if known is not None and known.definition.document is task.definition:
             definition = known.definition
         else:
             definition = load_definition(task.definition, task.name)
-        listener = Listener(task, definition, stream)
+        listener = Listener(task, definition, source)
         self._listeners[task.id] = listener
-        self._by_stream[stream][task.id] = listener
+        self._by_source[source][task.id] = listener
 
 
-def _stream_of(definition: Mapping[str, Any]) -> str | None:
+def _source_of(definition: Mapping[str, Any]) -> str | None:
+    """What a task listens to: a stream, a pattern of streams, or `LOG` and a type of event."""
     on = trigger_of(definition.get("schedule"))
-    return on["stream"] if on else None
+    if on is None:
+        return None
+    return str(on["stream"]) if "stream" in on else LOG + on["event"]
 
 
 def requires(task: Task) -> dict[str, int]:

@@ -100,7 +100,7 @@ async def test_a_task_paused_before_it_listens_is_known_to_be_paused(
         ship = await listen(system, "ship")
         ship = await happen(system, ship, task.change(ship, {**ship.definition, "schedule": None}, [], ""))
         await index.refresh()
-        assert index.listening("orders") == ()
+        assert list(index.listening("orders")) == []
         ship = await happen(system, ship, task.pause(ship, None))
         await index.refresh()
         again = {"on": {"stream": "orders", "where": None, "input": None}}

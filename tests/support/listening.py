@@ -35,8 +35,10 @@ async def an_intake(system: System) -> AsyncIterator[Intake]:
 async def listen(
     system: System, name: str, stream: str = "orders", space: str = "default", **more: Any
 ) -> Task:
-    """Create a task that listens to `stream`. `where` and `input` go to its trigger, the rest is its own."""
-    on = {"stream": stream} | {key: more.pop(key) for key in ("where", "input") if key in more}
+    """Create a task that listens to `stream`, or to the log's `event`. `where` and `input` go to its trigger,
+    the rest is its own."""
+    source = {"event": more.pop("event")} if "event" in more else {"stream": stream}
+    on = source | {key: more.pop(key) for key in ("where", "input") if key in more}
     document = {"name": name, "on": on, "pipeline": [{"id": "echo", "uses": "debug.echo"}], **more}
     now = system.time.now()
     definition = parse_definition(document, created_at=now, known_tools=None)

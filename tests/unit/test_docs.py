@@ -16,6 +16,7 @@ from ordinaut.domain import errors
 from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.definition_model import (
     ConcurrencyModel,
+    OnEventModel,
     OnModel,
     PolicyModel,
     RetryModel,
@@ -40,7 +41,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_every_field_of_a_task_is_on_the_page() -> None:
-    models = (TaskModel, StepModel, RetryModel, PolicyModel, OnModel, ConcurrencyModel)
+    models = (TaskModel, StepModel, RetryModel, PolicyModel, OnModel, OnEventModel, ConcurrencyModel)
     fields = {field.alias or name for model in models for name, field in model.model_fields.items()}
     missing = [
         name for name in fields | set(chain(*FIELDS.values())) if not re.search(rf"`[^`]*\b{name}\b", TASKS)

@@ -10,7 +10,8 @@ from ordinaut.domain.definition import Definition, load_definition, parse_defini
 from ordinaut.domain.request import MAX_DEPTH
 from ordinaut.domain.task import Task
 from ordinaut.runtime.entries import Entry, dead_letter, decide
-from ordinaut.runtime.triggers import Listener, verdicts
+from ordinaut.runtime.listening import Listener, Listening
+from ordinaut.runtime.triggers import verdicts
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
 CAUSE = {"kind": "stream", "stream": "orders", "id": "1-1"}
@@ -71,7 +72,7 @@ def test_one_listener_s_error_is_its_own() -> None:
 
 def test_the_run_requires_the_task_to_be_as_it_was_when_it_was_decided() -> None:
     ((append, letter),) = decide(
-        Entry("orders", "5-1", {b"data": b"1"}), [listener()], now=NOW, space="default"
+        Entry("orders", "5-1", {b"data": b"1"}), Listening([listener()]), now=NOW, space="default"
     )
     assert (append.expected, append.requires, letter) == (0, {"task-id-of-ship": 7}, None)
     assert append.causation == "redis:orders/5-1"
@@ -80,15 +81,15 @@ def test_the_run_requires_the_task_to_be_as_it_was_when_it_was_decided() -> None
 def test_a_bad_entry_is_rejected_once_in_each_space_that_listens() -> None:
     listeners = [listener("a"), listener("b"), listener("c", space="other")]
     entry = Entry("orders", "5-1", {b"data": b"{"})
-    found = decide(entry, listeners, now=NOW, space="default")
+    found = decide(entry, Listening(listeners), now=NOW, space="default")
     assert [append.space for append, _ in found] == ["default", "other"]
     assert len({append.stream for append, _ in found}) == 2
-    assert [append.space for append, _ in decide(entry, [], now=NOW, space="mine")] == ["mine"]
+    assert [append.space for append, _ in decide(entry, Listening([]), now=NOW, space="mine")] == ["mine"]
 
 
 @given(st.dictionaries(st.binary(max_size=20), st.binary(max_size=2000), max_size=60))
 def test_whatever_is_in_an_entry_gets_a_verdict_that_can_be_stored(fields: dict[bytes, bytes]) -> None:
-    ((append, _),) = decide(Entry("orders", "5-1", fields), [listener()], now=NOW, space="default")
+    ((append, _),) = decide(Entry("orders", "5-1", fields), Listening([listener()]), now=NOW, space="default")
     (event,) = append.events
     assert event.type in ("RunRequested", "EventRejected")
     assert "\x00" not in repr(event.data)

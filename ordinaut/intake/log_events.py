@@ -1,0 +1,192 @@
+"""Tasks that listen to the log's own events (`on: {event: RunFailed}`): each event becomes their runs.
+
+The log is read behind a position that is kept in the database and moved when the verdicts are on its disk;
+what was read and not moved past is read again and comes to the same runs, because their ids follow from the
+event and the task (I7). One intake at a time reads; the row's lock says which.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from ordinaut.domain import ids
+from ordinaut.domain.events import Event, NewEvent
+from ordinaut.domain.request import MAX_DEPTH
+from ordinaut.domain.run import run_stream
+from ordinaut.domain.task import task_stream
+from ordinaut.intake.record import AWAY, REFUSED, has_verdict
+from ordinaut.log.append import Append, Connection
+from ordinaut.log.read import COLUMNS, read_first, to_event
+from ordinaut.log.wake import LOG, Wake
+from ordinaut.runtime.system import System
+from ordinaut.runtime.triggers import TriggerIndex, requires, verdicts
+
+ACTOR = "intake"
+BATCH = 1000
+"""How many events are decided on at once."""
+
+STRETCH = 10_000
+"""How many positions of the log are looked through at once."""
+
+NEWS_SECONDS = 0.05
+"""Appends are looked at together: under load there are many a second."""
+
+_FOUND = f"""
+SELECT {COLUMNS} FROM events WHERE position > $1 AND position <= $2 AND type = ANY ($3)
+ ORDER BY position LIMIT $4
+"""
+
+logger = structlog.get_logger(__name__)
+
+
+class LogEvents:
+    """Starts the runs of tasks that listen to the log, until told to stop."""
+
+    def __init__(self, system: System, index: TriggerIndex) -> None:
+        self._system = system
+        self._index = index
+        self._wake = Wake()
+        self._troubled = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """React to events as they are appended; outages of PostgreSQL are waited out."""
+        unhear = self._system.notifications.hear(LOG, lambda _: self._wake.set())
+        stopping = asyncio.create_task(stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.is_set():
+                try:
+                    more = await self.step()
+                    self._troubled = False
+                except AWAY as error:
+                    more = False
+                    if not self._troubled:
+                        self._troubled = True
+                        logger.warning("intake.log_waits", reason=str(error) or type(error).__name__)
+                if not more:
+                    await self._wake.wait(self._system.settings.poll_seconds)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), NEWS_SECONDS)
+        finally:
+            unhear()
+            stopping.cancel()
+
+    async def step(self) -> bool:
+        """Read on, at most `STRETCH` positions; says whether there is more. Raises what asking PostgreSQL
+        raises; doing it again is safe."""
+        await self._index.refresh()
+        # What was appended later may be for a task that the index does not know of yet.
+        upto, types = self._index.position, sorted(self._index.event_types())
+        async with self._system.pool.acquire() as connection, connection.transaction():
+            position = await connection.fetchval(
+                "SELECT position FROM log_readers WHERE name = 'events' FOR UPDATE SKIP LOCKED"
+            )
+            # With nobody listening the position follows slowly: old events are for nobody (see `_concerned`).
+            if position is None or upto <= position or (not types and upto - position < STRETCH):
+                return False
+            reached = upto
+            if types:
+                reached = min(upto, position + STRETCH)
+                rows = await connection.fetch(_FOUND, position, reached, types, BATCH)
+                events = [to_event(row) for row in rows]
+                if len(events) == BATCH:
+                    reached = events[-1].position
+                await self._record(connection, events)
+            await connection.execute("UPDATE log_readers SET position = $1 WHERE name = 'events'", reached)
+        return bool(reached < upto)
+
+    async def _record(self, connection: Connection, events: Sequence[Event]) -> None:
+        """Put the verdicts on these events into the log: when it returns, all of them are there."""
+        first = await read_first(connection, sorted({event.stream for event in events}))
+        waiting = list(events)
+        while waiting:
+            decided = [(event, one) for event in waiting for one in self._decide(event, first[event.stream])]
+            outcomes = await self._system.appender.attempt_all([append for _, append in decided])
+            waiting, refused = [], []
+            for (event, append), outcome in zip(decided, outcomes, strict=True):
+                if isinstance(outcome, REFUSED):
+                    depth = append.events[0].data.get("depth", 0)
+                    refused.append(_rejected(event, append, f"it cannot be stored: {outcome}", depth))
+                elif not has_verdict(append, outcome):
+                    if not append.requires:
+                        raise outcome if isinstance(outcome, Exception) else RuntimeError(str(outcome))
+                    # The task has just changed.
+                    if event not in waiting:
+                        waiting.append(event)
+            await self._system.appender.attempt_all(refused)
+            if waiting:
+                await self._index.refresh()
+
+    def _decide(self, event: Event, first: Event) -> Iterator[Append]:
+        """The verdict on an event for each task that it concerns."""
+        depth = _depth(event, first)
+        if depth > MAX_DEPTH + 1:
+            return  # the chain was cut one event ago, and that is on record
+        seen = envelope_of(event, first)
+        cause = {"kind": "system", "event": event.type, "position": event.position, "stream": event.stream}
+        listening = self._index.listening_to_event(event.type, event.space)
+        concerned = [each for each in listening.concerned(seen) if _is_for(event, each.task)]
+        for verdict in verdicts(concerned, seen, cause, now=self._system.time.now(), depth=depth):
+            task = verdict.task
+            run = ids.system_run_id(int(event.at.timestamp() * 1000), event.position, task.id)
+            if verdict.event is not None:
+                yield Append(
+                    run_stream(run), 0, (verdict.event,), task.space, ACTOR, event.correlation,
+                    event.reference, requires(task),
+                )  # fmt: skip
+            else:
+                about = {"task": task.id, "name": task.name}
+                yield _rejection(event, run, about, verdict.error or "", depth)
+
+
+def envelope_of(event: Event, first: Event) -> dict[str, Any]:
+    """What `where` and `input` see of an event of the log; `first` is the first one of its stream.
+
+    `data` is the event's own. Of a run's event it also names the `run`, the `task` and the run's `cause`, of
+    a task's event the `task`.
+    """
+    data = dict(event.data)
+    if event.stream.startswith("run-"):
+        data |= {
+            "run": event.stream.removeprefix("run-"),
+            "task": first.data["name"],
+            "cause": first.data["cause"],
+        }
+    elif event.stream.startswith("task-"):
+        data["task"] = event.data["name"]
+    about = {
+        "type": event.type, "position": event.position, "version": event.version, "space": event.space,
+        "actor": event.actor, "correlation": event.correlation, "causation": event.causation,
+    }  # fmt: skip
+    return {
+        "data": data, "stream": event.stream, "id": str(event.position), "time": event.at.isoformat(),
+        "event": about,
+    }  # fmt: skip
+
+
+def _depth(event: Event, first: Event) -> int:
+    """How many runs have caused one another up to what this event starts."""
+    return int(first.data.get("depth", 0)) + 1
+
+
+def _is_for(event: Event, task: Any) -> bool:
+    """Whether the task was there already; its own beginning is not its to react to."""
+    if task.created_at is None or event.at < task.created_at:
+        return False
+    return not (event.type == "TaskCreated" and event.stream == task_stream(task.id))
+
+
+def _rejection(event: Event, run: str, about: dict[str, str], reason: str, depth: int) -> Append:
+    data = {"stream": event.stream, "id": str(event.position), "reason": reason, "depth": depth} | about
+    stream = f"event-{ids.cause_id(int(event.at.timestamp() * 1000), 'rejected', run)}"
+    rejected = NewEvent("EventRejected", data)
+    return Append(stream, 0, (rejected,), event.space, ACTOR, event.correlation, event.reference)
+
+
+def _rejected(event: Event, append: Append, reason: str, depth: int) -> Append:
+    data = append.events[0].data
+    about = {"task": data["task"], "name": data["name"]}
+    return _rejection(event, append.stream.removeprefix("run-"), about, reason, depth)
