@@ -104,10 +104,15 @@ def start_role(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[St
     """
     started: list[RoleProcess] = []
 
-    def start(*roles: str, env: Mapping[str, str] | None = None, ready: bool = True) -> RoleProcess:
+    def start(
+        *roles: str,
+        env: Mapping[str, str] | None = None,
+        ready: bool = True,
+        kind: type[RoleProcess] = RoleProcess,
+    ) -> RoleProcess:
         urls = {"ORDINAUT_DATABASE_URL": database_url, "ORDINAUT_REDIS_URL": redis_url}
         output = tmp_path / f"{'-'.join(roles)}-{len(started)}.log"
-        process = RoleProcess(roles, {**urls, **(env or {})}, output)
+        process = kind(roles, {**urls, **(env or {})}, output)
         started.append(process)
         process.start()
         return process.wait_ready() if ready else process

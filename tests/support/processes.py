@@ -15,7 +15,6 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_MAIN = "import sys; from ordinaut.cli.main import main; sys.exit(main())"
 _READY = re.compile(r'"event": ?"ready"')
 
 
@@ -32,6 +31,9 @@ class OrdinautProcess:
     Its environment is the test's without any ORDINAUT_ variable, plus `env`.
     """
 
+    main = "import sys; from ordinaut.cli.main import main; sys.exit(main())"
+    """The program the process runs."""
+
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str], output: Path) -> None:
         self.arguments = list(arguments)
         self.output_path = output
@@ -47,7 +49,7 @@ class OrdinautProcess:
         assert not self.alive, "still running"
         with self.output_path.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, *self.arguments],
+                [sys.executable, "-c", self.main, *self.arguments],
                 cwd=ROOT,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
