@@ -1,6 +1,7 @@
 """The commands that talk to the API: apply, task, run, log, event."""
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -127,6 +128,21 @@ def test_apply_shows_a_plan_and_the_second_time_there_is_nothing_to_do(cli: Cli,
     changed = cli("apply", "-f", str(directory / "nightly.yaml")).stdout.splitlines()
     assert [line.strip() for line in changed[1:4]] == ["/params/city", '- "Chisinau"', '+ "Tallinn"']
     assert result(cli("task", "show", "nightly", "--json"))["params"] == {"city": "Tallinn"}
+
+
+def test_a_single_instant_in_the_past_is_applied_only_where_all_is_caught_up_with(
+    cli: Cli, tmp_path: Path
+) -> None:
+    file = tmp_path / "late.yaml"
+    file.write_text(re.sub("on: .*", "schedule:\n  once: 2020-02-03T08:00:00Z", ECHO, count=1))
+    refused = cli("apply", "-f", str(file))
+    assert refused.returncode == 1
+    assert ":3: /schedule/once: " in refused.stderr and "is in the past" in refused.stderr
+    assert "policy.catch_up: {all: {}}" in refused.stderr
+    assert names(cli) == []
+    file.write_text(f"{file.read_text()}policy:\n  catch_up: all\n")
+    assert "1 task applied" in cli("apply", "-f", str(file)).stdout
+    assert result(cli("task", "show", "echo", "--json"))["next_fire_at"] == "2020-02-03T08:00:00+00:00"
 
 
 def test_tasks_are_run_paused_snoozed_and_retired(cli: Cli, directory: Path) -> None:
