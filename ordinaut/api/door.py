@@ -16,6 +16,7 @@ import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from ordinaut.api import cloudevents
 from ordinaut.api.bodies import check_fields, parse_object, read_body
 from ordinaut.api.idempotency import Idempotency, fingerprint
 from ordinaut.api.positions import POSITION, Positions
@@ -134,11 +135,12 @@ class Command:
         check_fields(body, known, required)
         return body
 
-    def fresh_id(self) -> str:
-        """An id for what this command makes: the same whenever it is repeated under its key (I7)."""
+    def fresh_id(self, *which: str) -> str:
+        """An id for what this command makes: the same whenever it is repeated under its key (I7). `which`
+        tells things apart where it makes several."""
         if self.key is None:
             return ids.new_id()
-        return ids.keyed_id(self.seed_ms, self.space, self.key)
+        return ids.keyed_id(self.seed_ms, self.space, self.key, *which)
 
     def append(
         self,
@@ -216,7 +218,8 @@ def command(handler: Handler) -> Endpoint:
         seed_ms = int(door.system.time.reached().timestamp() * 1000)
         if key is None:
             return await _answer(handler, _command(door, request, caller, raw, None, seed_ms))
-        print_ = fingerprint(request.method, request.url.path, request.url.query, raw)
+        content = cloudevents.headers_of(request.headers) + raw
+        print_ = fingerprint(request.method, request.url.path, request.url.query, content)
         kept = await door.idempotency.begin(caller.space, key, print_, seed_ms)
         if kept.status is not None:
             return kept.response()

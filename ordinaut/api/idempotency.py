@@ -7,7 +7,7 @@ same ids, so that both attempts meet on the same run or event (I7). The clock fo
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import asyncpg
@@ -31,6 +31,16 @@ RETURNING fingerprint, seed_ms, status, headers, body
 _KEEP = """
 UPDATE idempotency_keys SET status = $3, headers = $4, body = $5
   FROM set_config('synchronous_commit', 'off', true) WHERE space = $1 AND key = $2 AND status IS NULL
+"""
+
+
+# In the order of their names, so that two who bring the same ones do not wait for each other.
+_FIRST_SEEN = """
+INSERT INTO idempotency_keys AS k (space, key, fingerprint, seed_ms)
+SELECT $1, name, '', $3 FROM unnest($2::text[]) AS name, set_config('synchronous_commit', 'off', true)
+ ORDER BY name COLLATE "C"
+ON CONFLICT (space, key) DO UPDATE SET key = k.key
+RETURNING key, seed_ms
 """
 
 
@@ -67,6 +77,12 @@ class Idempotency:
         if row["fingerprint"] != print_:
             raise KeyReused("this Idempotency-Key came with another request before; use a new one")
         return Kept(row["seed_ms"], row["status"], row["headers"] or {}, row["body"] or b"")
+
+    async def first_seen(self, space: str, names: Collection[str], now_ms: int) -> dict[str, int]:
+        """When each of these names of events was first brought (milliseconds since the epoch): now, or what
+        is remembered. No name is one that an Idempotency-Key can have: those hold no spaces."""
+        rows = await self._pool.fetch(_FIRST_SEEN, space, list(set(names)), now_ms) if names else []
+        return {row["key"]: row["seed_ms"] for row in rows}
 
     async def keep(self, space: str, key: str, answer: Response) -> None:
         """Keep an answer that would be the same again: success, and what is wrong with the request itself.

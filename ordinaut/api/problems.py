@@ -73,6 +73,14 @@ class UnsupportedEncoding(OrdinautError):
     status = 415
 
 
+class UnsupportedMediaType(OrdinautError):
+    """The body is in a format that is not read here."""
+
+    slug = "unsupported-media-type"
+    title = "The body's format is not known"
+    status = 415
+
+
 class KeyReused(OrdinautError):
     """One Idempotency-Key, two different requests."""
 

@@ -10,7 +10,8 @@ from ordinaut.domain.errors import AlreadyExists, Invalid
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.request import MAX_DEPTH
 from ordinaut.log.append import Append
-from ordinaut.runtime.publish import event_run_id, event_stream, publish_event
+from ordinaut.runtime.publication import event_run_id, event_stream
+from ordinaut.runtime.publish import publish_event
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 from tests.support.listening import a_system, events, happen, listen
