@@ -61,11 +61,21 @@ def rerun_id(backfill: str, task: str, at: datetime) -> str:
     return cause_id(milliseconds, "rerun", backfill, task, str(milliseconds))
 
 
-def entry_run_id(space: str, stream: str, entry: str, task: str) -> str:
-    """The run a task gets for one Redis stream entry (`entry` is its id, `<ms>-<seq>`)."""
+def entry_run_id(space: str, stream: str, entry: str, task: str, digest: str = "") -> str:
+    """The run a task gets for one Redis stream entry (`entry` is its id, `<ms>-<seq>`). `digest`, of its
+    fields, is told where another entry had the same id before: the stream was deleted and began anew."""
+    return cause_id(entry_ms(entry), "entry", space, stream, entry, task, *([digest] if digest else []))
+
+
+def rejection_id(space: str, stream: str, entry: str, task: str, digest: str = "") -> str:
+    """The rejection of an entry for one task, or ("") for the entry as such. `digest`: see `entry_run_id`."""
+    return cause_id(entry_ms(entry), "rejected", space, stream, entry, task, *([digest] if digest else []))
+
+
+def entry_ms(entry: str) -> int:
+    """The milliseconds an entry's id begins with; 0 when it does not."""
     head = entry.partition("-")[0]
-    milliseconds = int(head) if head.isascii() and head.isdigit() else 0
-    return cause_id(milliseconds, "entry", space, stream, entry, task)
+    return int(head) if head.isascii() and head.isdigit() else 0
 
 
 def system_run_id(milliseconds: int, position: int, task: str) -> str:

@@ -25,7 +25,7 @@ from ordinaut.intake.record import AWAY, DeadLetter, Recorder
 from ordinaut.intake.source import Source
 from ordinaut.log.wake import PROJECTED, Wake
 from ordinaut.runtime.entries import Entry, History
-from ordinaut.runtime.streams import DEAD, GROUP, parse_id, streams_of
+from ordinaut.runtime.streams import DEAD, GROUP, streams_of
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 
@@ -204,7 +204,7 @@ class Intake:
             name = sources.text(key)
             if not (entries := sources.entries_of(name, raw)):
                 continue
-            self._sources[name].seen = parse_id(entries[-1].id)
+            self._sources[name].saw(entries[-1])
             found += entries
         return found
 

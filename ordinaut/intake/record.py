@@ -14,6 +14,7 @@ from ordinaut.log.append import Append, Appended, Outcome
 from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.entries import Entry, History, decide, reject
 from ordinaut.runtime.listening import Listener
+from ordinaut.runtime.lives import with_what_others_took
 from ordinaut.runtime.metrics import ENTRIES
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
@@ -26,6 +27,9 @@ AWAY = (Unavailable, asyncpg.InternalClientError, *OUTAGE)
 ended."""
 
 DeadLetter = dict[bytes, bytes]
+
+Waiting = dict[tuple[str, str], Entry]
+"""Entries to be decided, by stream and id."""
 
 logger = structlog.get_logger(__name__)
 
@@ -51,26 +55,30 @@ class Recorder:
         while waiting:
             # After the entries were read: whatever was acknowledged before they were added is in the index.
             await self._index.refresh()
-            decided = self._decide(waiting, sources)
+            decided = self._decide(list(waiting.values()), sources)
             dead |= {append.stream: letter for _, append, letter in decided if letter is not None}
-            waiting = []
+            waiting, clashes = {}, []
             outcomes = await self._system.appender.attempt_all([append for _, append, _ in decided])
             refused: list[tuple[Entry, Append, DeadLetter]] = []
             for (entry, append, letter), outcome in zip(decided, outcomes, strict=True):
                 if isinstance(outcome, Appended):
                     matched += letter is None
                 elif has_verdict(append, outcome):
-                    continue
+                    clashes.append((entry, append.stream))
                 elif isinstance(outcome, VersionConflict):
                     # On the task's stream: the task has just changed.
-                    if not waiting or waiting[-1] is not entry:
-                        waiting.append(entry)
+                    waiting[entry.stream, entry.id] = entry
                 elif isinstance(outcome, REFUSED):
                     refused.append((entry, *self._refusal(entry, append, outcome)))
                 else:
                     raise outcome
+            others = await with_what_others_took(self._system.pool, clashes)
+            waiting |= others
+            for entry, stream in clashes:
+                if (entry.stream, entry.id) in others:
+                    dead.pop(stream, None)  # it comes again under an id of its own
             dead |= {append.stream: letter for _, append, letter in refused}
-            await self._append_refusals([append for _, append, _ in refused])
+            await self._append_refusals([(entry, append) for entry, append, _ in refused])
         self._count(len(entries), matched, len(dead))
         return list(dead.values())
 
@@ -80,23 +88,34 @@ class Recorder:
         """Reject entries that were delivered too often, in each space that listens; returns the copies for
         `ordinaut:dead`. `histories` are theirs by entry id. Raises one of `AWAY`; see `record`."""
         await self._index.refresh()
-        refusals: list[tuple[Append, DeadLetter]] = []
-        for entry in entries:
-            listeners: Sequence[Listener] = self._index.listening(entry.stream)
-            source = sources.get(entry.stream)
-            if source is not None:
-                listeners = source.of_age(entry, listeners)
-            history = histories[entry.id]
-            reason = (
-                f"it was delivered {history.deliveries} times, and each time the process that had it ended"
-                " or hung before it was done"
-            )
-            spaces = {each.task.space for each in listeners} or {self._system.settings.space}
-            refusals += [reject(entry, reason, space=space, history=history) for space in sorted(spaces)]
-            logger.error("intake.entry_rejected", stream=entry.stream, id=entry.id, **history.public())
-        await self._append_refusals([append for append, _ in refusals])
-        self._count(len(entries), 0, len(refusals))
-        return [letter for _, letter in refusals]
+        dead: list[DeadLetter] = []
+        waiting: Waiting = {(entry.stream, entry.id): entry for entry in entries}
+        while waiting:
+            refusals = [
+                (entry, *refusal)
+                for entry in waiting.values()
+                for refusal in self._too_often(entry, sources, histories[entry.id])
+            ]
+            clashes = await self._append_refusals([(entry, append) for entry, append, _ in refusals])
+            waiting = await with_what_others_took(self._system.pool, clashes)
+            dead += [letter for entry, _, letter in refusals if (entry.stream, entry.id) not in waiting]
+        self._count(len(entries), 0, len(dead))
+        return dead
+
+    def _too_often(
+        self, entry: Entry, sources: Mapping[str, Source], history: History
+    ) -> list[tuple[Append, DeadLetter]]:
+        listeners: Sequence[Listener] = self._index.listening(entry.stream)
+        source = sources.get(entry.stream)
+        if source is not None:
+            listeners = source.of_age(entry, listeners)
+        reason = (
+            f"it was delivered {history.deliveries} times, and each time the process that had it ended"
+            " or hung before it was done"
+        )
+        logger.error("intake.entry_rejected", stream=entry.stream, id=entry.id, **history.public())
+        spaces = {each.task.space for each in listeners} or {self._system.settings.space}
+        return [reject(entry, reason, space=space, history=history) for space in sorted(spaces)]
 
     def _count(self, received: int, matched: int, rejected: int) -> None:
         self.received += received
@@ -107,12 +126,13 @@ class Recorder:
 
     async def _record_at_once(
         self, entries: Sequence[Entry], sources: Mapping[str, Source]
-    ) -> tuple[int, list[Entry]]:
+    ) -> tuple[int, Waiting]:
         """Record what need not wait for news of the tasks, and ask for the news meanwhile.
 
         What is known of a task is nearly always still so, and its verdict is appended only if it is.
         Returns how many verdicts were, and the entries to decide with the news: all of them when there
-        is any; else those with a rejection (it is appended whatever became of the task) or a conflict.
+        is any; else those with a rejection (it is appended whatever became of the task) or a conflict, and
+        those that met a verdict on another entry of their id.
         """
         known = self._index.changes
         decided = self._decide(entries, sources)
@@ -122,17 +142,20 @@ class Recorder:
         outcomes, _ = await asyncio.gather(appending, self._index.refresh())
         matched = sum(isinstance(outcome, Appended) for outcome in outcomes)
         if self._index.changes != known:
-            return matched, list(entries)
+            return matched, {(entry.stream, entry.id): entry for entry in entries}
         settled = {
-            append.stream
+            append.stream: isinstance(outcome, Appended)
             for append, outcome in zip(verdicts, outcomes, strict=True)
             if has_verdict(append, outcome)
         }
-        waiting: list[Entry] = []
+        waiting: Waiting = {}
+        clashes: list[tuple[Entry, str]] = []
         for entry, append, _ in decided:
-            if append.stream not in settled and (not waiting or waiting[-1] is not entry):
-                waiting.append(entry)
-        return matched, waiting
+            if append.stream not in settled:
+                waiting[entry.stream, entry.id] = entry
+            elif not settled[append.stream]:
+                clashes.append((entry, append.stream))
+        return matched, waiting | await with_what_others_took(self._system.pool, clashes)
 
     def _decide(
         self, entries: Sequence[Entry], sources: Mapping[str, Source]
@@ -154,12 +177,18 @@ class Recorder:
         task = listener.task if listener else None
         return reject(entry, f"it cannot be stored: {error}", space=append.space, task=task)
 
-    async def _append_refusals(self, appends: Sequence[Append]) -> None:
-        for append, outcome in zip(appends, await self._system.appender.attempt_all(appends), strict=True):
+    async def _append_refusals(self, refusals: Sequence[tuple[Entry, Append]]) -> list[tuple[Entry, str]]:
+        """Append rejections; returns those entries that had one already, and in which stream."""
+        clashes: list[tuple[Entry, str]] = []
+        outcomes = await self._system.appender.attempt_all([append for _, append in refusals])
+        for (entry, append), outcome in zip(refusals, outcomes, strict=True):
             if isinstance(outcome, REFUSED):
                 logger.error("intake.rejection_refused", stream=append.stream, reason=str(outcome))
-            elif isinstance(outcome, Exception) and not isinstance(outcome, VersionConflict):
+            elif isinstance(outcome, VersionConflict):
+                clashes.append((entry, append.stream))
+            elif isinstance(outcome, Exception):
                 raise outcome
+        return clashes
 
 
 def has_verdict(append: Append, outcome: Outcome | Exception) -> bool:

@@ -9,7 +9,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from ordinaut.runtime.entries import Entry
+from ordinaut.runtime.entries import Entry, digest
 from ordinaut.runtime.listening import Listener
 from ordinaut.runtime.streams import (
     GROUP,
@@ -31,7 +31,7 @@ class Source:
 
     `ready`: the group is there, so it can be read. `known`: it was there before, so that a missing one
     was lost. `wrong`: why the stream cannot be read. `forsaken`: nobody listens and there is no group
-    either. `seen` is the last id read here.
+    either. `seen` is the last id read here, `seen_digest` that of its fields.
 
     `old_until`: entries up to this id were in the stream before its group was made. A task takes those
     of them that are younger than itself; `clock_ahead` is how many milliseconds Redis's clock, which
@@ -44,6 +44,7 @@ class Source:
     forsaken: bool = False
     wrong: str | None = None
     seen: EntryId = (0, 0)
+    seen_digest: str = ""
     old_until: EntryId = (0, 0)
     clock_ahead: int = 0
 
@@ -55,6 +56,10 @@ class Source:
         if at > self.old_until:
             return listeners
         return tuple(each for each in listeners if at[0] >= self.since(each))
+
+    def saw(self, entry: Entry) -> None:
+        """Remember the entry that was read last."""
+        self.seen, self.seen_digest = parse_id(entry.id), digest(entry.fields)
 
     def since(self, listener: Listener) -> int:
         """When the task was created, in milliseconds of Redis's clock."""
@@ -104,11 +109,23 @@ async def _ensure(redis: Redis, source: Source, listeners: Sequence[Listener], p
     if not await ensure_group(redis, source.stream, start):
         return
     last = await last_id(redis, source.stream)
-    # Ids below those read before: the stream started over, and all that is in it is new.
-    source.old_until = last if last >= source.seen else (0, 0)
+    # In a stream that started over all is new, whatever its ids are.
+    source.old_until = (0, 0) if await _started_over(redis, source, last) else last
     source.seen = (0, 0)
     if source.known:
         logger.warning("intake.group_lost", stream=source.stream, group=GROUP)
+
+
+async def _started_over(redis: Redis, source: Source, last: EntryId) -> bool:
+    """Whether the stream is another one than was read here before: its ids are below those that were read, or
+    the entry that was read last is another one now."""
+    if last < source.seen:
+        return True
+    if source.seen == (0, 0):
+        return False
+    entry_id = f"{source.seen[0]}-{source.seen[1]}"
+    found = entries_of(source.stream, await redis.xrange(source.stream, entry_id, entry_id))
+    return bool(found) and digest(found[0].fields) != source.seen_digest
 
 
 async def _has_group(redis: Redis, stream: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 from ordinaut.domain import ids
@@ -30,11 +31,26 @@ _ORIGINAL = b"original:"
 
 @dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
 class Entry:
-    """An entry of a Redis stream as it was read; `id` is `<milliseconds>-<sequence>`."""
+    """An entry of a Redis stream as it was read; `id` is `<milliseconds>-<sequence>`.
+
+    `taken` are streams of the log that would hold a verdict on it, and hold one on another entry that had
+    the same id (see ordinaut/runtime/lives.py).
+    """
 
     stream: str
     id: str
     fields: Mapping[bytes, bytes]
+    taken: frozenset[str] = frozenset()
+
+
+def digest(fields: Mapping[bytes, bytes]) -> str:
+    """16 hexadecimal digits that stand for an entry's fields, in their order."""
+    hashed = blake2b(digest_size=8)
+    for name, value in fields.items():
+        hashed.update(b"%d %d " % (len(name), len(value)))
+        hashed.update(name)
+        hashed.update(value)
+    return hashed.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +100,19 @@ def decide(
     concerned = listening.concerned(seen)
     if of_age is not None:
         concerned = of_age(concerned)
+    fields = ""
     for verdict in verdicts(concerned, seen, cause, now=now, depth=depth):
         task = verdict.task
         if verdict.event is None:
             decided.append(reject(entry, verdict.error or "", space=task.space, task=task))
             continue
+        fields = fields or digest(entry.fields)
         run = ids.entry_run_id(task.space, entry.stream, entry.id, task.id)
+        if run_stream(run) in entry.taken:
+            run = ids.entry_run_id(task.space, entry.stream, entry.id, task.id, fields)
+        event = NewEvent(verdict.event.type, {**verdict.event.data, "digest": fields})
         append = Append(
-            run_stream(run), 0, (verdict.event,), task.space, ACTOR, correlation or run, _reference(entry),
+            run_stream(run), 0, (event,), task.space, ACTOR, correlation or run, _reference(entry),
             requires(task),
         )  # fmt: skip
         decided.append((append, None))
@@ -103,17 +124,19 @@ def reject(
 ) -> tuple[Append, dict[bytes, bytes]]:
     """EventRejected, for one task or for the entry as such, and the copy for `ordinaut:dead`. `history` tells
     of an entry that was delivered too often."""
-    milliseconds = entry.id.partition("-")[0]
-    rejection = ids.cause_id(
-        int(milliseconds) if milliseconds.isdigit() else 0,
-        "rejected", space, entry.stream, entry.id, task.id if task else "",
-    )  # fmt: skip
+    fields = digest(entry.fields) if entry.fields else ""
+    about = (space, entry.stream, entry.id, task.id if task else "")
+    rejection = ids.rejection_id(*about)
+    if f"event-{rejection}" in entry.taken:
+        rejection = ids.rejection_id(*about, fields)
     data: dict[str, Any] = {"stream": entry.stream, "id": entry.id, "reason": reason[:MAX_SHOWN]}
     if task is not None:
         data |= {"task": task.id, "name": task.name}
     if history is not None:
         data["history"] = history.public()
     data["entry"] = _shown(entry.fields)
+    if fields:
+        data["digest"] = fields
     event = NewEvent("EventRejected", data)
     append = Append(f"event-{rejection}", 0, (event,), space, ACTOR, rejection, _reference(entry))
     return append, dead_letter(entry, reason, space=space, task=task)
