@@ -9,6 +9,7 @@ DTSTART only anchors the rule: it is an occurrence itself when the rule names it
 RFC leaves a DTSTART outside its rule undefined). COUNT counts what the rule names, before EXDATE.
 """
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import ClassVar
@@ -26,7 +27,10 @@ some 20 ms at most."""
 COUNT_STEPS = 40_000
 """What counting a COUNT out may spend, once, when the rule is read."""
 
+_TICK = timedelta(microseconds=1)
 _SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)
+_NEAR = timedelta(hours=26)
 _LASTING = {
     "SECONDLY": _SECOND,
     "MINUTELY": timedelta(minutes=1),
@@ -83,6 +87,35 @@ class RRule(Schedule):
             found = None
         added = next((at for at in self._rdate if at > after), None)
         return min((at for at in (found, added) if at is not None), default=None)
+
+    def count_between(self, first: datetime, last: datetime, cap: int) -> tuple[int, bool]:
+        """See `Schedule`; what a day has is counted in one walk, except near a clock change."""
+        if self._rdate or self._exdate:
+            return super().count_between(first, last, cap)
+        count, last = 0, last.astimezone(UTC)
+        at = self.next_after(first - _TICK)
+        while at is not None and at <= last and count <= cap:
+            end = min(at + _DAY, last)
+            # Times that a change has moved or repeats are within a day of it.
+            if zones.offset(self.tz, at - _NEAR) == zones.offset(self.tz, end + _NEAR):
+                count += self._count_walls(at, end, cap + 1 - count)
+            else:
+                count += super().count_between(at, end, cap + 1 - count)[0]
+            at = self.next_after(end)
+        return min(count, cap), count > cap
+
+    def _count_walls(self, first: datetime, last: datetime, most: int) -> int:
+        """How many instants there are from `first`, which is one, to `last`, but not above `most`."""
+        end = self.wall(last if self._until is None else min(last, self._until))
+        if self._last_wall is not None:
+            end = min(end, self._last_wall)
+        count = 0
+        with suppress(BudgetSpentError):
+            for wall in self._rule.walls(self.wall(first), Budget(SEARCH_STEPS + 4 * most)):
+                if wall > end or count == most:
+                    break
+                count += 1
+        return count
 
     def moved_from(self, instant: datetime) -> list[datetime]:
         """The wall time in a gap that the rule names, when `instant` stands for it alone."""

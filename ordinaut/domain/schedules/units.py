@@ -57,7 +57,7 @@ class Units:
     def times(self, day: date, floor: time, budget: Budget) -> Iterator[datetime]:
         """The times of one day, from the hour and minute of `floor` on. Raises BudgetSpentError."""
         phase = self._phase(day)
-        if self.interval >= self.per_day // 24 and not (self.freq == "HOURLY" and self.by_hour):
+        if self.per_day // self.interval <= self._places:
             units: Iterable[int] = range(phase, self.per_day, self.interval)
         else:
             units = self._by_hour(phase, floor, budget)
@@ -68,6 +68,11 @@ class Units:
                 start = datetime.combine(day, time()) + timedelta(seconds=unit * (86400 // self.per_day))
                 for seconds in self.inside:
                     yield start + timedelta(seconds=seconds)
+
+    @cached_property
+    def _places(self) -> int:
+        """In how many hours, or minutes, of a day `_by_hour` looks for active units."""
+        return len(self._sorted("hour")) * (len(self._sorted("minute")) if self.freq == "SECONDLY" else 1)
 
     def _phase(self, day: date) -> int:
         """The first active unit of a day, were the day without end."""

@@ -8,6 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from ordinaut.domain.schedules.cron import Cron
+from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.zones import zone, zone_names
 from tests.unit.schedules.cron_walk import FIELDS, Fields, expand, walk
 from tests.unit.schedules.transitions import QUIET, Change, changes, different_zones, near_changes, offset
@@ -108,3 +109,20 @@ def test_the_next_is_later_and_shows_the_time_that_was_asked_for(name: str, star
     if offset(zone(name), at - DAY) == offset(zone(name), at):
         assert at.astimezone(zone(name)).strftime("%H:%M") == "12:30"
         assert at <= now + DAY
+
+
+@settings(max_examples=250, deadline=None)
+@given(FIELDS, near_changes(hours=80), st.integers(0, 6 * 1440), st.integers(0, 59), st.integers(0, 3000))
+@example(NOON, APIA, 3000, 0, 10)
+@example(FIXED, LORD_HOWE, 3000, 30, 3000)
+@example(STARRED, APIA, 6000, 0, 100)
+def test_counting_by_days_is_counting_one_by_one(
+    each: Fields, where: tuple[str, datetime], minutes: int, seconds: int, cap: int
+) -> None:
+    name, first = where[0], where[1] + timedelta(seconds=seconds)
+    last = first + timedelta(minutes=minutes, seconds=60 - seconds)
+    cron = Cron(" ".join(text for text, _ in each), zone(name))
+    assert cron.count_between(first, last, cap) == Schedule.count_between(cron, first, last, cap)
+    at = cron.next_after(first)
+    if at is not None:
+        assert cron.count_between(at, at, 1) == (1, False)

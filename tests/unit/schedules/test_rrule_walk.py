@@ -13,6 +13,7 @@ from ordinaut.domain.errors import Invalid
 from ordinaut.domain.schedules.budget import Budget, BudgetSpentError
 from ordinaut.domain.schedules.recurrence import Recurrence
 from ordinaut.domain.schedules.rrule_text import parse_rule
+from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import parse_schedule
 from ordinaut.domain.schedules.zones import zone
 from tests.unit.schedules.calendar_walk import UNITS, walk
@@ -20,7 +21,7 @@ from tests.unit.schedules.rules import COARSE, FINE, rules
 from tests.unit.schedules.transitions import near_changes, one_of_each_kind
 
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
-PLENTY = 300_000
+PLENTY = 500_000
 SECOND = timedelta(seconds=1)
 STARTS = st.datetimes(datetime(2000, 1, 1), datetime(2038, 1, 1)).map(lambda at: at.replace(microsecond=0))
 
@@ -148,3 +149,29 @@ def test_the_computed_end_of_a_plain_count_is_the_counted_one(freq: str, interva
     last = list(rrulestr(text, dtstart=dtstart))[-1].replace(tzinfo=UTC)
     assert next_after(text, "UTC", dtstart, last - SECOND) == last
     assert next_after(text, "UTC", dtstart, last) is None
+
+
+COUNTED = (*AT_CHANGES, "FREQ=SECONDLY;INTERVAL=11;BYHOUR=1,2,3", "FREQ=HOURLY;BYMONTH=3,10", "FREQ=MINUTELY")
+ENDS = ("", ";COUNT=500", ";UNTIL=20240331T013000Z", ";UNTIL=20241006T021500")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    near_changes(hours=80), st.sampled_from(COUNTED) | rules(most=40), st.sampled_from(ENDS),
+    st.integers(0, 4 * 86_400), st.integers(0, 2000),
+)  # fmt: skip
+@example(("Pacific/Apia", datetime(2011, 12, 29, 9, 59, tzinfo=UTC)), "FREQ=MINUTELY", "", 200_000, 2000)
+@example(("Australia/Lord_Howe", datetime(2024, 10, 3, tzinfo=UTC)), "FREQ=MINUTELY", ENDS[3], 345_600, 9000)
+def test_counting_a_day_at_once_is_counting_one_by_one(
+    where: tuple[str, datetime], text: str, ends: str, seconds: int, cap: int
+) -> None:
+    name, first = where
+    dtstart = (first - timedelta(days=2)).replace(tzinfo=None)
+    spec = {"rrule": text + ends, "timezone": name, "dtstart": dtstart.isoformat()}
+    try:
+        schedule = parse_schedule(spec, created_at=CREATED)
+    except Invalid:
+        return
+    last = first + timedelta(seconds=seconds)
+    expected = Schedule.count_between(schedule, first, last, cap)
+    assert schedule.count_between(first, last, cap) == expected
