@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.markup import escape
 
-from ordinaut.cli import ledger, spacing
+from ordinaut.cli import ledger, redis_findings, spacing
 from ordinaut.cli.database import operator_settings
 from ordinaut.cli.finding import Finding
 from ordinaut.cli.output import print_json, state, table
@@ -21,16 +21,12 @@ from ordinaut.cli.schema import missing
 from ordinaut.domain.errors import OrdinautError
 from ordinaut.log.database import OUTAGE, connect
 from ordinaut.log.relay import OWNER, STREAM
-from ordinaut.runtime.listening import is_pattern
 from ordinaut.runtime.logging import without_password
-from ordinaut.runtime.settings import Settings
-from ordinaut.runtime.streams import streams_of
-from ordinaut.runtime.system import create_redis
+from ordinaut.runtime.redis_client import create_redis
 from projections.rebuild import status
 from projections.tasks import stream_triggers
 
 OLDEST_POSTGRES = 150000
-OLDEST_REDIS = 7
 MUCH_LAG = 10_000
 """Events or entries that a reader may be behind before it is worth a word."""
 SKEW_SECONDS = 5.0
@@ -69,15 +65,18 @@ async def _all() -> list[Finding]:
             findings += [finding async for finding in _database(postgres)]
             findings.append(schema := await _schema(postgres))
             prepared = schema.level == "ok"
-        answers = [finding async for finding in _redis(settings, redis)]
+        answers = [finding async for finding in redis_findings.server(settings, redis)]
         findings += answers
         if postgres is not None and prepared:
             findings.append(await _projections(postgres))
             findings += [finding async for finding in ledger.findings(postgres)]
             findings += [finding async for finding in spacing.findings(postgres)]
-            if all(each.level != "fail" for each in answers):
+        if all(each.level != "fail" for each in answers):
+            sources = await _sources(postgres) if postgres is not None and prepared else frozenset()
+            findings.append(rights := await redis_findings.rights(settings, redis, sources))
+            if postgres is not None and prepared and rights.level != "fail":
                 findings.append(await _relay(postgres, redis))
-                findings += [finding async for finding in _groups(postgres, redis)]
+                findings += [finding async for finding in _groups(sources, redis)]
         if postgres is not None:
             await postgres.close()
     finally:
@@ -145,31 +144,6 @@ async def _projections(connection: asyncpg.Connection) -> Finding:
     return Finding("projections", "ok", "up with the log")
 
 
-async def _redis(settings: Settings, redis: Redis) -> AsyncIterator[Finding]:
-    try:
-        async with asyncio.timeout(settings.connect_seconds):
-            server = await redis.info("server")
-            memory = await redis.info("memory")
-            persistence = await redis.info("persistence")
-    except (RedisError, OSError, TimeoutError) as error:
-        yield _away("redis", without_password(settings.redis_url), error, "ORDINAUT_REDIS_URL")
-        return
-    name = server.get("server_name", "redis")
-    version = str(server.get("valkey_version") or server.get("redis_version"))
-    shown = f"{str(name).capitalize()} {version}"
-    if int(version.partition(".")[0]) >= OLDEST_REDIS:
-        yield Finding("redis", "ok", shown)
-    else:
-        yield Finding("redis", "fail", shown, f"version {OLDEST_REDIS} or newer is needed")
-    policy = str(memory.get("maxmemory_policy", "noeviction"))
-    if memory.get("maxmemory") and policy.startswith("allkeys"):
-        advice = "streams may be evicted: use noeviction"
-        yield Finding("redis memory", "warn", f"maxmemory-policy {policy}", advice)
-    if not persistence.get("aof_enabled"):
-        advice = "entries XADDed just before a crash are lost: set appendonly yes"
-        yield Finding("redis disk", "warn", "appendonly no", advice)
-
-
 async def _relay(connection: asyncpg.Connection, redis: Redis) -> Finding:
     """Whether what is in Redis is this log, and how far."""
     log_id = await connection.fetchval("SELECT log_id::text FROM log_head")
@@ -199,12 +173,15 @@ async def _last(redis: Redis) -> str:
     return _text(info["last-generated-id"]).partition("-")[0]
 
 
-async def _groups(connection: asyncpg.Connection, redis: Redis) -> AsyncIterator[Finding]:
-    """How far the intake is in each stream that a task listens to."""
+async def _sources(connection: asyncpg.Connection) -> frozenset[str]:
+    """The streams, and patterns of streams, that tasks listen to."""
     rows = await stream_triggers(connection)
-    named = {row["definition"]["schedule"]["on"]["stream"] for row in rows}
-    patterns = {name for name in named if is_pattern(name)}
-    for stream in sorted((named - patterns) | await streams_of(redis, patterns)):
+    return frozenset(row["definition"]["schedule"]["on"]["stream"] for row in rows)
+
+
+async def _groups(sources: frozenset[str], redis: Redis) -> AsyncIterator[Finding]:
+    """How far the intake is in each stream that a task listens to."""
+    for stream in sorted(await redis_findings.streams(redis, sources)):
         check = f"stream {stream}"
         try:
             groups: list[dict[str, Any]] = (

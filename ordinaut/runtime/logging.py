@@ -23,7 +23,9 @@ _SECRET_KEY = re.compile(
     r"authorization|api[-_]?key|passw(or)?d|passphrase|secret|token|credential|cookie", re.IGNORECASE
 )
 _USERINFO = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s/?#@:]*:)[^\s/?#]+@", re.IGNORECASE)
-_QUERY = re.compile(r"(?P<before>[?&](?:password|passwd|pass|token|api_key|secret)=)[^&\s#]+", re.IGNORECASE)
+_QUERY = re.compile(
+    r"(?P<before>[?&](?:sentinel_)?(?:password|passwd|pass|token|api_key|secret)=)[^&\s#]+", re.IGNORECASE
+)
 _BEARER = re.compile(r"(?P<before>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _API_KEY = re.compile(r"\bord_[A-Za-z0-9_-]{8,}")
 

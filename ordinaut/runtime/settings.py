@@ -8,11 +8,12 @@ tasks (ordinaut/runtime/secrets.py).
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ordinaut.domain.errors import Fault, Invalid
+from ordinaut.runtime.redis_url import parse_redis_url
 
 PREFIX = "ORDINAUT_"
 
@@ -32,7 +33,8 @@ class Settings(BaseSettings):
         "redis://localhost:6379/0",
         repr=False,
         min_length=1,
-        description="Server of the Redis protocol (7 or newer) for streams; may carry a password.",
+        description="Server of the Redis protocol (6.2 or newer) for streams: redis://, rediss:// (TLS),"
+        " redis+sentinel:// or redis+cluster://; may carry a password.",
     )
     pool_max: int = Field(10, ge=2, description="PostgreSQL connections each process may open, at the most.")
     connect_seconds: float = Field(
@@ -102,6 +104,12 @@ class Settings(BaseSettings):
         Path(".ordinaut"), description="Directory of `ordinaut dev`: the embedded servers' data and dev.json."
     )
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, url: str) -> str:
+        parse_redis_url(url)
+        return url
+
     def given(self, field: str) -> bool:
         """Whether `field` was set by somebody (environment or argument) rather than left at its default."""
         return field in self.model_fields_set
@@ -142,5 +150,5 @@ def _wrong(problem: ErrorDetails) -> str:
         return "must not be empty"
     must = _MUST.get(problem["type"])
     if must is None:
-        return f"is not valid: {problem['msg']}"
+        return f"is not valid: {problem['msg'].removeprefix('Value error, ')}"
     return f"must be {must.format(**problem.get('ctx', {}))}, not {str(problem['input'])[:60]!r}"

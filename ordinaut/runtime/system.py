@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import asyncpg
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 
 from ordinaut.log.append import Appender
 from ordinaut.log.database import OUTAGE, create_pool
 from ordinaut.log.wake import Notifications
+from ordinaut.runtime.redis_client import create_redis
 from ordinaut.runtime.settings import Settings
 from ordinaut.runtime.tasks import Tasks
 from ordinaut.runtime.time import DatabaseTime
@@ -30,30 +31,6 @@ class System:
     appender: Appender
     time: DatabaseTime
     tasks: Tasks
-
-
-REDIS_CONNECTIONS = 50
-"""How many connections to Redis a process opens at the most. However many steps want one, a command takes
-a millisecond, so they wait for each other; a pool that does not wait would fail them."""
-
-
-def create_redis(settings: Settings) -> Redis:
-    """A client that answers or fails within seconds, so that nobody hangs on a Redis that is away.
-
-    Commands are never sent twice: who cannot bear a failure repeats them himself.
-    """
-    connections = BlockingConnectionPool.from_url(
-        settings.redis_url,
-        max_connections=REDIS_CONNECTIONS,
-        timeout=settings.connect_seconds,
-        socket_connect_timeout=settings.connect_seconds,
-        socket_timeout=None,
-        health_check_interval=15,
-        # With version 3 redis-py 8.1.0 hands out connections that the server has closed, and after a
-        # restart of Redis one command fails for each of them.
-        protocol=2,
-    )
-    return Redis.from_pool(connections)
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ import asyncio
 
 from redis.asyncio import Redis
 
+from ordinaut.runtime.redis_client import create_redis
 from ordinaut.runtime.settings import Settings
-from ordinaut.runtime.system import create_redis
 from tests.support.eventually import eventually
 
 

@@ -10,8 +10,8 @@ import structlog
 from redis.asyncio import Redis
 
 from ordinaut.domain.ids import new_id
+from ordinaut.runtime.redis_client import REDIS_CONNECTIONS, create_redis
 from ordinaut.runtime.settings import Settings
-from ordinaut.runtime.system import REDIS_CONNECTIONS, create_redis
 from ordinaut.work.tools import stream
 from ordinaut.work.tools.base import StepContext
 from ordinaut.work.tools.call import call_tool
