@@ -86,7 +86,7 @@ def _options(url: str) -> dict[str, Any]:
     except ValueError:
         # What redis-py says may hold a piece of a password that is not encoded.
         raise ValueError(
-            "the port must be a number, the options of their types, and what has a meaning in URLs percent-encoded"
+            "the port must be a number, options of their types, what has a meaning in URLs percent-encoded"
         ) from None
 
 

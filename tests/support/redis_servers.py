@@ -22,7 +22,7 @@ Options = Mapping[str, str | int]
 
 
 def debian_redis() -> str | None:
-    """Redis itself (Debian: the package redis-server) where the machine has it; the embedded one is Valkey."""
+    """Redis itself (Debian: package redis-server) where the machine has it; the embedded one is Valkey."""
     return shutil.which("redis-server")
 
 
