@@ -12,6 +12,7 @@ from ordinaut.api import (
     backfills,
     events,
     health,
+    hooks,
     log,
     openapi,
     projections,
@@ -60,8 +61,8 @@ def create_app(
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
     for module in (
-        tasks, taskcontrol, schedules, refresh, backfills, tool_list, runs, spaces, events, log, projections,
-        health,
+        tasks, taskcontrol, schedules, refresh, backfills, tool_list, runs, spaces, events, hooks, log,
+        projections, health,
     ):  # fmt: skip
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)

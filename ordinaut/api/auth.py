@@ -1,7 +1,7 @@
 """Who asks: `Authorization: Bearer KEY` on everything under /v1.
 
 /health, /metrics and /docs are open: probes and scrapers have no keys, and they tell nothing of any
-task, run or event.
+task, run or event. A webhook's deliveries are signed instead (hooks.py).
 """
 
 from starlette.datastructures import Headers
@@ -16,6 +16,14 @@ _PURE = frozenset({"/v1/schedules/preview"})
 """POSTs that change nothing: a reader may send them."""
 
 
+_DELIVERIES = "/v1/hooks/"
+
+
+def is_delivery(scope: Scope) -> bool:
+    """Whether the request is a webhook's, which proves itself by a signature."""
+    return bool(scope["method"] == "POST" and scope["path"].startswith(_DELIVERIES))
+
+
 class Authenticate:
     """ASGI middleware: finds the caller of every request under /v1, or answers 401 or 403.
 
@@ -28,7 +36,7 @@ class Authenticate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its caller, or answer it."""
-        if scope["type"] == "http" and scope["path"].startswith("/v1"):
+        if scope["type"] == "http" and scope["path"].startswith("/v1") and not is_delivery(scope):
             try:
                 scope["caller"] = await self._caller(scope)
             except OrdinautError as error:

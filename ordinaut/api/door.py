@@ -27,6 +27,7 @@ from ordinaut.domain.events import SCHEMA_VERSION, Event, NewEvent
 from ordinaut.domain.tool_input import ToolInput, tool_inputs
 from ordinaut.log.append import Append, Appended
 from ordinaut.log.read import head
+from ordinaut.runtime.hooks import Refusals
 from ordinaut.runtime.keys import Caller, Keys
 from ordinaut.runtime.metrics import SystemGauges
 from ordinaut.runtime.spaces import Spaces
@@ -58,6 +59,7 @@ class Door:
     triggers: TriggerIndex = field(init=False)
     gauges: SystemGauges = field(init=False)
     spaces: Spaces = field(init=False)
+    refusals: Refusals = field(init=False)
     inputs: Mapping[str, ToolInput] | None = field(init=False)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -69,6 +71,7 @@ class Door:
         self.idempotency = Idempotency(pool)
         self.triggers = TriggerIndex(pool)
         self.spaces = Spaces(pool)
+        self.refusals = Refusals(self.system)
         self.gauges = SystemGauges(pool, self.system.redis)
 
 

@@ -1,6 +1,5 @@
 """/v1/events: the door for events over HTTP; the same as a stream entry, but durable when answered."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from fastapi import APIRouter
 from ordinaut.api import cloudevents, openapi
 from ordinaut.api.bodies import check_fields, parse_json, text_field
 from ordinaut.api.door import Answer, Command, Direct, command
+from ordinaut.api.idempotency import event_name
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query
 from ordinaut.domain import ids
@@ -165,7 +165,7 @@ def _stream_asked_for(command: Command) -> str | None:
 
 async def _publish(command: Command, wanted: Sequence[_Wanted]) -> list[Accepted]:
     # An event's id begins with its time; the moment the sender's name for it was first seen is remembered.
-    names = [None if one.own is None else own_name(one.stream, *one.own) for one in wanted]
+    names = [None if one.own is None else event_name(one.stream, *one.own) for one in wanted]
     known = [name for name in names if name is not None]
     seen = await command.door.idempotency.first_seen(command.space, known, command.seed_ms)
     incoming = []
@@ -177,11 +177,3 @@ async def _publish(command: Command, wanted: Sequence[_Wanted]) -> list[Accepted
         incoming.append(Incoming(one.stream, one.data, event_id))
     origin = Origin(command.space, command.caller.actor, command.correlation, command.causation)
     return await publish_events(command.system, command.door.triggers, incoming, origin)
-
-
-def own_name(stream: str, *own: str) -> str:
-    """What an event is remembered as by its sender's name for it: no two read alike, however long, and no
-    Idempotency-Key, as it has a space."""
-    parts = [text.encode() for text in (stream, *own)]
-    framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return f"event {hashlib.sha256(framed).hexdigest()}"

@@ -64,6 +64,14 @@ def fingerprint(method: str, path: str, query: str, body: bytes) -> bytes:
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), query.encode(), body))).digest()
 
 
+def event_name(stream: str, *own: str) -> str:
+    """What an event is remembered as by its sender's name for it: no two read alike, however long, and it is
+    no Idempotency-Key, as it has a space."""
+    parts = [text.encode() for text in (stream, *own)]
+    framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return f"event {hashlib.sha256(framed).hexdigest()}"
+
+
 class Idempotency:
     """The table `idempotency_keys`."""
 
@@ -80,7 +88,7 @@ class Idempotency:
 
     async def first_seen(self, space: str, names: Collection[str], now_ms: int) -> dict[str, int]:
         """When each of these names of events was first brought (milliseconds since the epoch): now, or what
-        is remembered. No name is one that an Idempotency-Key can have: those hold no spaces."""
+        is remembered. The names are those that `event_name` gives."""
         rows = await self._pool.fetch(_FIRST_SEEN, space, list(set(names)), now_ms) if names else []
         return {row["key"]: row["seed_ms"] for row in rows}
 

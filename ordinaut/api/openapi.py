@@ -129,10 +129,11 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         named = [
             {"name": name, "in": "path", "required": True, "schema": TEXT} for name in _IN_PATH.findall(path)
         ]
-        for operation in operations.values():
+        for method, operation in operations.items():
             operation["parameters"] = [*named, *operation.get("parameters", [])]
             operation["responses"].pop("422", None)
             if path.startswith("/v1"):
-                operation["security"] = [{"key": []}]
+                delivery = method == "post" and path.startswith("/v1/hooks/")
+                operation["security"] = [] if delivery else [{"key": []}]
                 operation["responses"]["default"] = problem
     return dict(schema)

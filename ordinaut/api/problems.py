@@ -81,6 +81,15 @@ class UnsupportedMediaType(OrdinautError):
     status = 415
 
 
+class SignatureRefused(OrdinautError):
+    """A webhook's delivery that is not signed as its hook wants it; nobody is told more than why."""
+
+    slug = "signature-refused"
+    title = "The delivery's signature is not accepted"
+    status = 401
+    challenge = "Webhook-Signature"
+
+
 class KeyReused(OrdinautError):
     """One Idempotency-Key, two different requests."""
 
@@ -105,7 +114,7 @@ def problem(error: OrdinautError, extra: Mapping[str, Any] | None = None) -> Res
         ]
     headers = {}
     if error.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="ordinaut"'
+        headers["WWW-Authenticate"] = f'{getattr(error, "challenge", "Bearer")} realm="ordinaut"'
     elif error.status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return Response(orjson.dumps(body | dict(extra or {})), error.status, headers, media_type=CONTENT_TYPE)

@@ -81,6 +81,7 @@ class Api:
             for task in (stopped, serving):
                 task.cancel()
             await asyncio.gather(stopped, serving, return_exceptions=True)
+            await self._door.refusals.drain()
             self._socket.close()
             self._socket = None
 

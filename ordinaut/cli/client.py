@@ -85,9 +85,9 @@ class Client:
         """PUT a JSON document."""
         return self._ask("PUT", path, body=body, query=query)
 
-    def delete(self, path: str) -> Any:
+    def delete(self, path: str, **query: Any) -> Any:
         """DELETE."""
-        return self._ask("DELETE", path)
+        return self._ask("DELETE", path, query=query)
 
     def items(self, path: str, limit: int | None, **query: Any) -> Iterator[dict[str, Any]]:
         """The items of a list, page after page, at most `limit` of them (None: all)."""

@@ -114,6 +114,11 @@ class Feed:
                 return f"event on {escape(str(data.get('stream', '')))}"
             case "EventRejected":
                 return f"[red]event refused[/]: {brief(data.get('reason'))}"
+            case "HookRefused":
+                reasons = ", ".join(data["reasons"])
+                return (
+                    f"[red]{data['count']} deliveries refused[/]: webhook {escape(data['name'])} ({reasons})"
+                )
         mark = MARKS.get(event.type)
         return mark.format(step=escape(str(data.get("step", "")))) if mark else None
 

@@ -11,6 +11,7 @@ import typer
 from ordinaut.cli import (
     commands_backfill,
     commands_data,
+    commands_hook,
     commands_log,
     commands_run,
     commands_space,
@@ -35,6 +36,7 @@ app.add_typer(commands_tool.app, name="tool")
 app.add_typer(commands_space.app, name="space")
 app.add_typer(commands_log.log, name="log")
 app.add_typer(commands_log.event, name="event")
+app.add_typer(commands_hook.app, name="hook")
 app.add_typer(commands_data.projections, name="projections")
 app.add_typer(commands_data.schedule, name="schedule")
 app.add_typer(commands_data.key, name="key")

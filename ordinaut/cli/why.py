@@ -87,6 +87,9 @@ def _outside(event: Mapping[str, Any]) -> str:
         case "redis":
             stream, _, entry = rest.rpartition("/")
             return f"the entry {entry} was added to the Redis stream {stream}"
+        case "hook":
+            name, _, delivery = rest.partition("/")
+            return f"the webhook {name} delivered {delivery}"
         case "request":
             return f"of the request {rest}"
         case other:

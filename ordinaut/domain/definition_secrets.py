@@ -18,7 +18,7 @@ from ordinaut.domain.redact import is_secret_name, secrets_in_urls
 ROOT = "secrets"
 """The name at the root of an expression under which secrets are."""
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}")
 
 ELSEWHERE = (
     "a secret can be named in a step's `with` only",
@@ -54,7 +54,7 @@ def check_names(template: Template, *, allowed: bool) -> list[Fault]:
         if path is None or len(path) != 2:
             hint = "${secrets.NAME}, with nothing else between the braces"
             faults.append(Fault(pointer, f"in {text!r} the secret does not stand alone", hint))
-        elif not _NAME.fullmatch(path[1]):
+        elif not NAME.fullmatch(path[1]):
             hint = "letters, digits, '_' and '-', at most 128, the first a letter, a digit or '_'"
             faults.append(Fault(pointer, f"{path[1]!r} is not a name for a secret", hint))
     faults += [

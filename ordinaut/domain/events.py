@@ -40,6 +40,9 @@ EventType = Literal[
     "KeyIssued",
     "KeyRevoked",
     "SpaceChanged",
+    "HookDefined",
+    "HookRemoved",
+    "HookRefused",
 ]
 
 EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))

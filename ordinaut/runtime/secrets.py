@@ -1,8 +1,9 @@
-"""The values of `${secrets.NAME}`: where they are looked for, and how they are kept out of log lines.
+"""The values of `${secrets.NAME}` and of webhooks' secrets: where they are looked for, and how they are kept
+out of log lines.
 
 The environment comes first (`ORDINAUT_SECRET_<NAME>`, in upper case and with `_` for `-`), then the
 directory `ORDINAUT_SECRETS_DIR` with one file a secret, as Docker and Kubernetes mount them. Both are
-read when a step needs them, so a file that is replaced counts from the next step on.
+read when a step (or a delivery) needs them, so a file that is replaced counts from the next one on.
 """
 
 import os
@@ -43,7 +44,7 @@ def _read(name: str, directory: Path | None) -> str:
         value, place = _content(name, file), str(file)
     if not value:
         place = f"write the file {file}" if file is not None else "put a file into ORDINAUT_SECRETS_DIR"
-        raise NotFound(f"there is no secret {name!r}: set {variable(name)} for the workers, or {place}")
+        raise NotFound(f"there is no secret {name!r}: set {variable(name)} where it is needed, or {place}")
     if text_fault(value):
         raise NotFound(f"the secret {name!r} in {place} is not text in UTF-8")
     return value

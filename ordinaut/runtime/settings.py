@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         1.0, gt=0, description="Slow poll beneath every wake-up (seconds); a lost NOTIFY costs this much."
     )
     secrets_dir: Path | None = Field(
-        None, description="Directory with a file for each secret that tasks name; read by the workers."
+        None, description="Directory with a file for each secret: the workers read tasks', the API webhooks'."
     )
     drain_seconds: float = Field(
         25.0,

@@ -316,3 +316,12 @@ def test_what_is_not_there_is_named_on_stderr(cli: Cli) -> None:
     answer = cli("task", "show", "nobody")
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "nobody" in answer.stderr
+
+
+def test_webhooks_are_set_listed_and_removed(cli: Cli) -> None:
+    shown = cli("hook", "set", "github", "--kind", "github", "--stream", "code", "--secret", "nowhere")
+    assert shown.returncode == 1 and "/secrets/0" in shown.stderr
+    assert cli("hook", "list").stderr == "There are no webhooks.\n"
+    assert result(cli("hook", "list", "--json")) == []
+    assert cli("hook", "remove", "github").returncode == 1
+    assert cli("hook", "set", "x", "--kind", "gitlab", "--stream", "s", "--secret", "n").returncode == 2

@@ -25,6 +25,7 @@ from ordinaut.work.tools.registry import BUILT_IN, Registry
 from ordinaut.work.worker import Worker
 from tests.support.api import Served, running_api
 from tests.support.eventually import eventually
+from tests.support.hooks import github
 from tests.support.probes import Probe
 from tests.support.running import running
 from tests.support.servers import blocking, execute, make_template, with_database
@@ -43,6 +44,8 @@ async def test_i1_every_append_waits_for_the_disk_whatever_the_server_is_set_to(
         assert await one.fetchval("SHOW synchronous_commit") == "on"
         # The connection that is left remembers an Idempotency-Key without waiting, and waits again after it.
         await Idempotency(system.pool).begin("default", "k", fingerprint("POST", "/", "", b""), 1)
+        assert await system.pool.fetchval("SHOW synchronous_commit") == "on"
+        await Idempotency(system.pool).first_seen("default", ["event 1"], 1)
         assert await system.pool.fetchval("SHOW synchronous_commit") == "on"
 
 
@@ -173,6 +176,12 @@ async def _live(api: Served, redis: Redis) -> None:
         assert (await api.http.post(f"/v1/runs/{run}/{then}")).is_success
     key, _ = await issue_key(api.system, space="default", agent="passer-by", role="reader")
     await revoke_key(api.system, space="default", key_id=key)
+    hook = {"kind": "github", "stream": "second", "secrets": ["i10"]}
+    assert (await api.http.put("/v1/hooks/code", json=hook)).status_code == 201
+    for secret, status in (("shared", 202), ("guess", 401)):
+        answer = await api.http.post("/v1/hooks/code", content=b"{}", headers=github(b"{}", secret))
+        assert answer.status_code == status
+    await api.http.delete("/v1/hooks/code")
     await api.http.post("/v1/tasks/ticks/pause")
     await api.http.put("/v1/spaces/default", json={"minimum_interval": "1h"})
     await eventually(lambda: _backfilled(api, "/v1/tasks/ticks/backfill"), 20, every=0.2)
@@ -190,14 +199,17 @@ async def _in_state(api: Served, run: str, state: str) -> bool:
     return bool((await api.http.get(f"/v1/runs/{run}")).json()["state"] == state)
 
 
-OUTSIDE = ("request:", "redis:", "schedule:", "cli:", "system:")
+OUTSIDE = ("request:", "redis:", "schedule:", "hook:", "cli:", "system:")
 """How causes begin that are not in the log."""
 
 UNHEARD = {"StepStarted", "RunWaiting", "RunResumed", "RunParked"}
 """Events that this life does not bring about."""
 
 
-async def test_i10_every_event_leads_back_to_what_caused_it(database_url: str, redis_url: str) -> None:
+async def test_i10_every_event_leads_back_to_what_caused_it(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORDINAUT_SECRET_I10", "shared")
     async with (
         running_api(database_url, redis_url, poll_seconds=0.1) as api,
         Redis.from_url(redis_url) as redis,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ordinaut.domain import backfill, run, space, task, upcast
+from ordinaut.domain import backfill, hook, run, space, task, upcast
 from ordinaut.domain.definition import load_definition
 from ordinaut.domain.events import EVENT_TYPES, SCHEMA_VERSION, Event
 
@@ -53,6 +53,9 @@ def test_an_event_ever_written_can_be_read_and_folded(path: Path) -> None:
         asked = backfill.Backfill(key)
         backfill.evolve(asked, event)
         assert asked.stream_version == event.version
+    elif kind == "hook":
+        known_hook = hook.fold("default", "github", [event])
+        assert (known_hook.version, known_hook.exists) == (event.version, event.type == "HookDefined")
     elif kind == "space":
         there = space.fold(key, [event])
         assert (there.version, there.minimum_interval) == (event.version, timedelta(seconds=10))
