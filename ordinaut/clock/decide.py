@@ -19,7 +19,7 @@ from ordinaut.domain.definition import Definition
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.request import one_at_a_time, request_run, skip_occurrence
 from ordinaut.domain.schedules import zones
-from ordinaut.domain.schedules.catch_up import Skipped, jittered, plan_catch_up, whole_range
+from ordinaut.domain.schedules.catch_up import GRACE, Skipped, jittered, plan_catch_up, whole_range
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.task import Task
 
@@ -102,6 +102,28 @@ def decide(
     return Decision(verdicts, cancel, following)
 
 
+def decide_ahead(task: Task, definition: Definition, rule: Schedule, due: Due) -> Decision | None:
+    """The decision on `due` as it will be when its instant comes, if that one instant fires; else None.
+
+    It holds for a task that is still the same then, has no unfinished runs and no verdict on the instant; see
+    `as_of`.
+    """
+    decision = decide(task, definition, rule, due, due.at)
+    return decision if [verdict.fired for verdict in decision.verdicts] == [True] else None
+
+
+def as_of(ahead: Decision, now: datetime) -> Decision | None:
+    """What `decide` would say at `now` of what was decided ahead; None when it has to be asked, because the
+    instant is missed or another has come."""
+    (verdict,) = ahead.verdicts
+    if now - verdict.at > GRACE or (ahead.next is not None and ahead.next <= now):
+        return None
+    data = verdict.event.data
+    cause = {**data["cause"], "lateness": _lateness(verdict.at, now)}
+    event = NewEvent(verdict.event.type, {**data, "cause": cause})
+    return Decision((Verdict(verdict.run_id, verdict.at, 1, event),), (), ahead.next)
+
+
 def _mark(
     task: Task,
     definition: Definition,
@@ -165,7 +187,7 @@ def _verdict(
         "kind": "schedule",
         "at": _iso(mark.first),
         "index": rule.naming(mark.first)[0],
-        "lateness": max(0.0, round((now - mark.first).total_seconds(), 3)),
+        "lateness": _lateness(mark.first, now),
     }
     extra: dict[str, Any] = {"next": None if upcoming is None else _iso(upcoming), "tz": zones.tz_version()}
     run_id = ids.scheduled_run_id(task.id, mark.first)
@@ -188,6 +210,10 @@ def _verdict(
 def _run_at(task: Task, definition: Definition, at: datetime) -> datetime | None:
     jitter = definition.policy.jitter
     return jittered(task.id, at, timedelta(seconds=jitter)) if jitter else None
+
+
+def _lateness(at: datetime, now: datetime) -> float:
+    return max(0.0, round((now - at).total_seconds(), 3))
 
 
 def _iso(instant: datetime) -> str:

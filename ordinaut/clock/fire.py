@@ -99,7 +99,8 @@ class Firing:
         self._reported: set[tuple[str, int]] = set()
 
     async def prepare(self) -> bool:
-        """Read some of the tasks that are due within `AHEAD`; False when all of them have been.
+        """Read some of the tasks that are due within `AHEAD` and decide on them as far as is known; False
+        when all of them have been.
 
         Thousands may be due in the same second, and then there is no time to read them.
         """
@@ -110,8 +111,9 @@ class Firing:
             known = await self._tasks.get(connection, {row["task_id"]: row["since_version"] for row in rows})
         if rows:
             self._prepared = (rows[-1]["next_fire_at"], rows[-1]["task_id"])
-        for each in known.values():
-            each.warm()
+        for row in rows:
+            if (task := known.get(row["task_id"])) is not None:
+                task.look_ahead(Due(row["task_id"], row["next_fire_at"], row["since_version"]))
         return bool(rows)
 
     async def fire_due(self) -> Fired:
@@ -189,6 +191,8 @@ class Firing:
         """The decision on one schedule; None when it has to be left alone this time."""
         if learned.gives_up(due):
             return None
+        if not (unfinished or learned.strikes) and (ahead := known.decided(due, now)) is not None:
+            return ahead
         at: datetime | None = learned.ahead.get(due.task_id, due.at)
         if at is None or at > now:
             return Decision((), (), at)

@@ -7,7 +7,9 @@ What is remembered may be old; the append requires the task's version, and a ref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 
+from ordinaut.clock.decide import Decision, Due, as_of, decide_ahead
 from ordinaut.domain.definition import Definition, load_definition
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.events import Event
@@ -29,6 +31,7 @@ class Known:
         planned = [event.data["version"] for event in events if "plan" in event.data]
         self.schedule_since: int = planned[-1] if planned else 0
         self._rule: Schedule | None = None
+        self._ahead: tuple[Due, Decision | None] | None = None
 
     def rule(self) -> Schedule:
         """The rule of the task's schedule. Raises `Invalid` when it cannot be read (any more)."""
@@ -39,11 +42,18 @@ class Known:
             self._rule = parse_schedule(spec, created_at=created_at)
         return self._rule
 
-    def warm(self) -> None:
-        """Compile now what deciding needs; what is wrong with it is told when it is decided."""
-        with suppress(Invalid):
-            self.definition.policy  # noqa: B018  # compiled on first use
-            self.rule()
+    def look_ahead(self, due: Due) -> None:
+        """Decide now what will be due; what is wrong with the task is told when it is decided on."""
+        if self.schedule_since == due.since_version:
+            with suppress(Exception):
+                self._ahead = due, decide_ahead(self.task, self.definition, self.rule(), due)
+
+    def decided(self, due: Due, now: datetime) -> Decision | None:
+        """The decision that was made ahead, as of `now`; None when there is none that holds. It is for a task
+        without unfinished runs."""
+        known, decision = self._ahead or (None, None)
+        self._ahead = None
+        return as_of(decision, now) if known == due and decision is not None else None
 
 
 class KnownTasks:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordinaut.clock.decide import Decision, Due, Verdict, decide
+from ordinaut.clock.decide import Decision, Due, Verdict, as_of, decide, decide_ahead
 from ordinaut.domain import ids
 from ordinaut.domain.definition import Definition, parse_definition
 from ordinaut.domain.schedules.schedule import Schedule
@@ -317,3 +317,51 @@ def expansion(rule: Schedule, first: datetime, last: datetime) -> list[datetime]
         found.append(at)
         at = rule.next_after(at)
     return found
+
+
+STATES: list[dict[str, Any]] = [
+    {},
+    {"status": "paused"},
+    {"status": "retired"},
+    {"snoozed_until": seconds(5)},
+    {"status": "paused", "paused_until": seconds(15)},
+]
+AHEAD_RULES: list[dict[str, Any]] = [
+    {"every": "10s", "anchor": BORN.isoformat()},
+    {"every": "1h", "anchor": BORN.isoformat()},
+    {"cron": "0 8 * * *"},
+    {"once": BORN.isoformat()},
+    {"rrule": "FREQ=MINUTELY", "dtstart": "2026-03-02T08:00:00", "exclude": ["2026-03-02T08:00:00"]},
+]
+
+
+@given(
+    st.sampled_from(AHEAD_RULES),
+    st.sampled_from(["skip", "queue_one", "queue_all", "cancel_running", "allow"]),
+    st.sampled_from(["none", "latest", "all"]), st.sampled_from(["0s", "30s"]), st.sampled_from(STATES),
+    st.floats(0, 90),
+)  # fmt: skip
+def test_what_is_decided_ahead_is_what_is_decided_then(
+    rule: dict[str, Any], overlap: str, catch_up: str, jitter: str, state: dict[str, Any], late: float
+) -> None:
+    one = case(rule, overlap=overlap, catch_up=catch_up, jitter=jitter)
+    one.task = replace(one.task, **state)
+    ahead = decide_ahead(one.task, one.definition, one.rule, Due(TASK_ID, BORN, 1))
+    assert (ahead is not None) == (one.decide(BORN).verdicts[0].fired)
+    now = seconds(late)
+    if ahead is not None and (then := as_of(ahead, now)) is not None:
+        assert then == one.decide(now)
+        assert list(then.verdicts[0].event.data) == list(one.decide(now).verdicts[0].event.data)
+
+
+def test_what_is_decided_ahead_holds_while_it_is_on_time_and_alone() -> None:
+    one = case({"every": "30s", "anchor": BORN.isoformat()})
+    ahead = decide_ahead(one.task, one.definition, one.rule, Due(TASK_ID, BORN, 1))
+    assert ahead is not None
+    assert as_of(ahead, seconds(29.9)) == one.decide(seconds(29.9))
+    assert as_of(ahead, seconds(30)) is None
+    alone = case({"cron": "0 8 * * *"})
+    ahead = decide_ahead(alone.task, alone.definition, alone.rule, Due(TASK_ID, BORN, 1))
+    assert ahead is not None
+    assert as_of(ahead, seconds(60)) == alone.decide(seconds(60))
+    assert as_of(ahead, seconds(60.1)) is None
