@@ -1,5 +1,6 @@
 """What schedules did and will do: /v1/tasks/{…}/occurrences and /v1/schedules/preview."""
 
+import asyncio
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from ordinaut.api import openapi
 from ordinaut.api.bodies import check_fields, instant_field, parse_object, read_body
-from ordinaut.api.door import Direct, Door, as_json, caller_of, door_of, query
+from ordinaut.api.door import Direct, as_json, caller_of, door_of, query
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query, to_cursor
 from ordinaut.api.taskcommands import load_task
@@ -59,11 +60,11 @@ async def list_occurrences(request: Request) -> dict[str, Any]:
             )
         due = await planned_at(connection, task.id)
     if since is not None:
-        items = past + _expected(task, due, since, until, limit + 1 - len(past))
+        items = past + await _expected(task, due, since, until, limit + 1 - len(past))
         return _page(items[:limit], more=len(items) > limit)
     # Half of the page at least is for what comes, as far as anything does.
     room = max(limit - len(past), limit // 2)
-    ahead = _expected(task, due, None, until, room + 1)
+    ahead = await _expected(task, due, None, until, room + 1)
     more, ahead = len(ahead) > room, ahead[:room]
     return _page([*past[-(limit - len(ahead)) :], *ahead], more=more)
 
@@ -83,7 +84,7 @@ def _from_cursor(cursor: str) -> datetime:
         raise BadRequest.query("after", "is not a cursor of this list", hint) from None
 
 
-def _expected(
+async def _expected(
     task: Task, due: datetime | None, since: datetime | None, until: datetime | None, room: int
 ) -> list[dict[str, Any]]:
     """The instants from the next one on (which may be past, if no clock has come to it yet)."""
@@ -91,9 +92,14 @@ def _expected(
     if due is None or room <= 0 or not task.exists or not is_timed(schedule):
         return []
     rule = rule_of(schedule)
-    first = rule.next_after(since - _TICK) if since is not None and since > due else due
-    ahead = islice(occurrences(rule, first), room)
-    return [_expectation(task, one) for one in takewhile(lambda one: until is None or one.utc < until, ahead)]
+
+    def expand() -> list[Occurrence]:
+        first = rule.next_after(since - _TICK) if since is not None and since > due else due
+        ahead = islice(occurrences(rule, first), room)
+        return list(takewhile(lambda one: until is None or one.utc < until, ahead))
+
+    # In a thread, because some hundred instants of a hard rule take a second.
+    return [_expectation(task, one) for one in await asyncio.to_thread(expand)]
 
 
 def _expectation(task: Task, one: Occurrence) -> dict[str, Any]:
@@ -137,11 +143,11 @@ async def preview_schedule(request: Request) -> Response:
     door = door_of(request)
     body = parse_object(await read_body(request, door.system.settings.max_body_bytes))
     check_fields(body, (*_SCHEDULE, "schedule", "after", "count"))
-    return as_json(_previewed(door, body))
+    # In a thread, because a thousand instants of a hard rule take seconds.
+    return as_json(await asyncio.to_thread(_previewed, body, door.system.time.now()))
 
 
-def _previewed(door: Door, body: dict[str, Any]) -> dict[str, Any]:
-    now = door.system.time.now()
+def _previewed(body: dict[str, Any], now: datetime) -> dict[str, Any]:
     after, count = instant_field(body, "after") or now, body.get("count", 10)
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_PREVIEWED:
         raise Invalid.at("/count", "must be a whole number", f"1 to {MOST_PREVIEWED}")

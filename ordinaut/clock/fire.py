@@ -6,9 +6,13 @@ makes a decision void that was made by an older state of the task. Any refusal r
 what it teaches is kept, and the batch is decided again.
 """
 
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 import structlog
 
@@ -35,7 +39,11 @@ PREPARED = 500
 """Tasks read ahead of time at once: so few that a schedule that comes due meanwhile does not wait."""
 
 DECIDING_SECONDS = 1.0
-"""How long a batch is decided for: after a long outage one schedule may take tens of milliseconds."""
+"""How long a batch is decided for: after a long outage one schedule may take tens of milliseconds, a list of
+hard rules seconds."""
+
+IDLE_SECONDS = 5.0
+"""After so long without a word PostgreSQL ends a clock's transaction."""
 
 TRIES = 8
 ACTOR = "clock"
@@ -43,13 +51,15 @@ ACTOR = "clock"
 # A clock that hangs with a transaction open holds the rows, perhaps the head of the log: it loses them.
 # A plan that is kept from when `due_work` was empty reads it from end to end, for thousands of tasks at once.
 _BEGIN = """
-SET LOCAL idle_in_transaction_session_timeout = '5s';
-SET LOCAL plan_cache_mode = force_custom_plan
+SELECT set_config('idle_in_transaction_session_timeout', $1, true),
+       set_config('plan_cache_mode', 'force_custom_plan', true)
 """
 
 _NOTIFY_CANCELED = "SELECT pg_notify($1, run) FROM unnest($2::text[]) AS run"
 
 _FIRST = (datetime.min.replace(tzinfo=UTC), "00000000-0000-0000-0000-000000000000")
+
+_T = TypeVar("_T")
 
 logger = structlog.get_logger(__name__)
 
@@ -78,6 +88,10 @@ class _Batch:
         fired = sum(verdict.fired for verdict in verdicts)
         skipped = sum(verdict.count for verdict in verdicts if not verdict.fired)
         return Fired(len(self.moves), fired, skipped)
+
+
+_Canceling = tuple[Due, Known, Decision]
+"""A decision that ends unfinished runs, and what it is about."""
 
 
 class _Refused(Exception):
@@ -137,7 +151,7 @@ class Firing:
         return Fired()
 
     async def _transact(self, connection: Connection, learned: Learned) -> _Batch:
-        await connection.execute(_BEGIN)
+        await connection.execute(_BEGIN, f"{IDLE_SECONDS * 1000:.0f}ms")
         now = self._system.time.now()
         # Rows that were left alone are of the oldest and come again: they must not fill the batch.
         rows = await lock_due(connection, now, BATCH, self._left_alone)
@@ -166,8 +180,22 @@ class Firing:
         tasks = await self._tasks.get(connection, {due.task_id: due.since_version for due in rows})
         wary = [task_id for task_id, known in tasks.items() if known.task.overlap not in UNCONCERNED]
         unfinished = await unfinished_scheduled_runs(connection, wary)
+        deciding = partial(self._decide_each, rows, tasks, unfinished, now, learned)
+        batch, cancels = await _in_a_thread(connection, deciding)
+        await _add_cancels(connection, batch, cancels)
+        return batch
+
+    def _decide_each(
+        self,
+        rows: list[Due],
+        tasks: Mapping[str, Known],
+        unfinished: Mapping[str, list[str]],
+        now: datetime,
+        learned: Learned,
+    ) -> tuple[_Batch, list[_Canceling]]:
+        """As many of the rows as `DECIDING_SECONDS` allow; what they cancel is not in the batch."""
         batch, enough = _Batch(), monotonic() + DECIDING_SECONDS
-        cancels: list[tuple[Due, Known, Decision]] = []
+        cancels: list[_Canceling] = []
         for due in rows:
             if len(batch.appends) >= MAX_BATCH_EVENTS or monotonic() > enough:
                 break  # the others are in the next batch
@@ -182,8 +210,7 @@ class Firing:
             _add_verdicts(batch, known, due, decision)
             if decision.cancel:
                 cancels.append((due, known, decision))
-        await _add_cancels(connection, batch, cancels)
-        return batch
+        return batch, cancels
 
     def _decide_one(
         self, known: Known, due: Due, now: datetime, unfinished: list[str], learned: Learned
@@ -210,6 +237,18 @@ class Firing:
             return None
 
 
+async def _in_a_thread(connection: Connection, work: Callable[[], _T]) -> _T:
+    """What `work` gives. A hard rule may take seconds after a long outage: meanwhile others go on in this
+    process, and PostgreSQL hears of it often enough not to end the transaction."""
+    working = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        while not (await asyncio.wait({working}, timeout=IDLE_SECONDS / 4))[0]:
+            await connection.execute("SELECT")
+        return await working
+    finally:
+        working.cancel()
+
+
 def _add_verdicts(batch: _Batch, known: Known, due: Due, decision: Decision) -> None:
     task = known.task
     requires = {task_stream(task.id): task.stream_version}
@@ -222,9 +261,7 @@ def _add_verdicts(batch: _Batch, known: Known, due: Due, decision: Decision) -> 
         batch.owners.append((due, verdict))
 
 
-async def _add_cancels(
-    connection: Connection, batch: _Batch, cancels: list[tuple[Due, Known, Decision]]
-) -> None:
+async def _add_cancels(connection: Connection, batch: _Batch, cancels: list[_Canceling]) -> None:
     """Put the ends of the runs that have to go before everything else in the batch."""
     if not cancels:
         return

@@ -1,5 +1,6 @@
 """`POST /v1/schedules/preview` over a real socket: what a change of clocks does is in the note."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -54,3 +55,12 @@ async def test_a_preview_notes_what_a_change_of_clocks_does(
     assert answer.status_code == 200, answer.text
     (found,) = answer.json()["items"]
     assert (found["at"], found["note"]) == (at, note)
+
+
+async def test_others_are_answered_while_a_hard_rule_is_previewed(api: Served) -> None:
+    hard = {"rrule": "FREQ=YEARLY;BYYEARDAY=366;BYDAY=MO", "count": 1000}
+    previewing = asyncio.create_task(api.http.post("/v1/schedules/preview", json=hard))
+    for _ in range(5):
+        assert (await api.http.get("/health/live")).status_code == 200
+    assert not previewing.done()
+    assert len((await previewing).json()["items"]) > 100

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from ordinaut.domain.schedules.budget import HORIZON_YEARS
 from ordinaut.domain.schedules.exclusions import TICK, Exclusions
+from ordinaut.domain.schedules.remembering import Remembering
 from ordinaut.domain.schedules.schedule import SEARCH_STEPS, Schedule
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC) + timedelta(days=2)
@@ -98,10 +99,11 @@ class Several(Schedule):
     def __init__(self, members: Sequence[Schedule]) -> None:
         self.members = tuple(members)
         self.tz = self.members[0].tz
+        self._asked = [Remembering(each) for each in self.members]
 
     def next_after(self, instant: datetime) -> datetime | None:
         """See `Schedule`."""
-        return _first(each.next_after(instant) for each in self.members)
+        return _first(each.next_after(instant) for each in self._asked)
 
     @property
     def has_exclusions(self) -> bool:
@@ -118,8 +120,11 @@ class Several(Schedule):
 
     def naming(self, instant: datetime) -> tuple[int, Schedule]:
         """See `Schedule`; of several, the first that does not exclude it."""
+        asked = zip(self.members, self._asked, strict=True)
         named = [
-            (n, each) for n, each in enumerate(self.members) if each.next_after(instant - TICK) == instant
+            (n, each)
+            for n, (each, remembering) in enumerate(asked)
+            if remembering.next_after(instant - TICK) == instant
         ]
         kept = [(n, each) for n, each in named if not each.excludes(instant)]
         return (kept or named or [(0, self.members[0])])[0]

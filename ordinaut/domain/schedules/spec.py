@@ -113,6 +113,9 @@ def _read(spec: Spec, created_at: datetime) -> tuple[Any, Schedule]:
         return _read_one(spec, created_at)
     if not 1 <= len(spec) <= MOST_MEMBERS:
         raise Invalid.at("", f"a list of schedules has 1 to {MOST_MEMBERS} of them, not {len(spec)}")
+    if sum(spec_limits.excluding_rules(each) for each in spec) > spec_limits.MOST_RULES:
+        what = f"together they exclude what more than {spec_limits.MOST_RULES} rules name"
+        raise Invalid.at("", what, "put their times into fewer rules")
     read: list[tuple[dict[str, Any], Schedule]] = []
     faults: list[Fault] = []
     for index, each in enumerate(spec):

@@ -23,6 +23,7 @@ from ordinaut.domain.schedules import zones
 from ordinaut.domain.schedules.composite import Limited
 from ordinaut.domain.schedules.cron import Cron
 from ordinaut.domain.schedules.exclusions import TICK, Exclusions, Minutes, Window
+from ordinaut.domain.schedules.remembering import Remembering
 from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec_values import instant_of, moment_text, named
 
@@ -31,7 +32,7 @@ LONGEST_LIST = 1000
 """The most entries `exclude` may hold."""
 
 MOST_RULES = 20
-"""The most rules among them: each is asked for each instant."""
+"""The most rules among them, in all of a list of schedules: each is asked for each instant."""
 
 LONGEST_WINDOW = timedelta(days=366)
 _WHOLE_DAY = timedelta(days=1)
@@ -61,6 +62,12 @@ def default_start(spec: Mapping[str, Any], tz: ZoneInfo) -> datetime | None:
     if not isinstance(given, datetime):
         return datetime.combine(given, time())
     return zones.to_wall(tz, given) if given.tzinfo else given
+
+
+def excluding_rules(spec: Any) -> int:
+    """How many of the entries of its `exclude` are rules."""
+    entries = spec.get("exclude") if isinstance(spec, Mapping) else None
+    return sum(isinstance(entry, Mapping) for entry in entries) if isinstance(entries, list) else 0
 
 
 def limited(
@@ -122,7 +129,7 @@ def _exclude(entries: Any, tz: ZoneInfo, created_at: datetime, read_rule: ReadRu
         raise Invalid.at("/exclude", "must be a list of days, ranges and rules", hint)
     if len(entries) > LONGEST_LIST:
         raise Invalid.at("/exclude", f"has {len(entries)} entries; at most {LONGEST_LIST} are allowed")
-    if sum(isinstance(entry, Mapping) for entry in entries) > MOST_RULES:
+    if excluding_rules({"exclude": entries}) > MOST_RULES:
         raise Invalid.at("/exclude", f"has more than {MOST_RULES} rules", "put their times into one rule")
     parts = _Parts([], [], [], [])
     for index, entry in enumerate(entries):
@@ -186,7 +193,7 @@ def _window(
     if isinstance(rule, Cron) and length == _MINUTE:
         parts.windows.append(Minutes(rule))
     else:
-        parts.windows.append(Window(rule, length or TICK))
+        parts.windows.append(Window(Remembering(rule), length or TICK))
 
 
 def _is_of_days(spec: Mapping[str, Any]) -> bool:

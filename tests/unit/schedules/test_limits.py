@@ -261,6 +261,7 @@ FAULTS: list[tuple[Any, str, str]] = [
     ({"cron": "0 9 * * *", "exclude": "2026-05-01"}, "/exclude", "must be a list"),
     ({"cron": "0 9 * * *", "exclude": ["2026-05-01"] * 1001}, "/exclude", "at most 1000"),
     ({"cron": "0 9 * * *", "exclude": [{"cron": "0 9 * * *"}] * 21}, "/exclude", "more than 20 rules"),
+    ([{"cron": "0 9 * * *", "exclude": [{"cron": "0 9 * * *"}] * 7}] * 3, "", "more than 20 rules"),
     ({"cron": "0 9 * * *", "exclude": ["2026-02-30"]}, "/exclude/0", "not a day"),
     ({"cron": "0 9 * * *", "exclude": ["2026-05-02/2026-05-01"]}, "/exclude/0", "is before"),
     (
