@@ -61,7 +61,8 @@ class RedisServer:
 
     def client(self) -> Redis:
         """A client of this one server, whatever it is part of; close it."""
-        return Redis(host=HOST, port=self.port, decode_responses=True)
+        password = self.options.get("requirepass")
+        return Redis(host=HOST, port=self.port, password=password, decode_responses=True)
 
     async def start(self) -> None:
         """Start it, and wait until its port is open."""
@@ -90,6 +91,10 @@ class RedisServer:
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, and nothing answers."""
         self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
 
     def _signal(self, which: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
