@@ -67,7 +67,7 @@ def floors(results: Results) -> list[Floor]:
             at_most=True,
             unit=" % of a core",
         ),
-        Floor("its memory / with 1,000", median(results.idle, "rss_ratio"), 1.1, at_most=True),
+        Floor("clock memory, many / 1,000 schedules", median(results.idle, "rss_ratio"), 1.1, at_most=True),
         Floor("burst, p99 to due_work", median(results.burst, "p99_s"), 1, at_most=True, unit=" s"),
         Floor("slowest next() of any FREQ", slowest, 5, at_most=True, unit=" ms"),
     ]
