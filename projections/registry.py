@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 import structlog
 
 from ordinaut.log.append import Connection
-from projections import backfills, due_work, occurrences, runs, schedules, tasks
+from projections import backfills, dead_letters, due_work, occurrences, runs, schedules, tasks
 from projections.base import Projection, fold_function
 
 GROUP = "ordinaut.projections"
@@ -21,7 +21,7 @@ def all_projections() -> dict[str, Projection]:
     is left out and reported: a broken plug-in must not stop the system."""
     found = {
         module.PROJECTION.name: module.PROJECTION
-        for module in (due_work, schedules, tasks, runs, occurrences, backfills)
+        for module in (due_work, schedules, tasks, runs, occurrences, backfills, dead_letters)
     }
     for entry in entry_points(group=GROUP):
         try:

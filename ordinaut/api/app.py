@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from ordinaut import __version__
 from ordinaut.api import (
     backfills,
+    dead,
     events,
     health,
     hooks,
@@ -61,8 +62,8 @@ def create_app(
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
     for module in (
-        tasks, taskcontrol, schedules, refresh, backfills, tool_list, runs, spaces, events, hooks, log,
-        projections, health,
+        tasks, taskcontrol, schedules, refresh, backfills, tool_list, runs, spaces, events, dead, hooks,
+        log, projections, health,
     ):  # fmt: skip
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)

@@ -32,6 +32,7 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "from": ("From this instant on.", INSTANT),
     "to": ("Before this instant.", INSTANT),
     "order": ("asc or desc.", TEXT),
+    "reason": ("Why; people will read it.", TEXT),
     "dry_run": ("true: check everything, change nothing.", FLAG),
 }
 

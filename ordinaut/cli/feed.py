@@ -112,6 +112,10 @@ class Feed:
                 return f"[bold red]failed[/]: {brief(data.get('error'))}"
             case "EventReceived":
                 return f"event on {escape(str(data.get('stream', '')))}"
+            case "EventRequeued":
+                return f"requeued: {brief(data['reason'])}"
+            case "EventDropped":
+                return f"[dim]dropped:[/] {brief(data['reason'])}"
             case "EventRejected":
                 return f"[red]event refused[/]: {brief(data.get('reason'))}"
             case "HookRefused":

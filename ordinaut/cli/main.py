@@ -15,6 +15,7 @@ from ordinaut.cli import (
     commands_log,
     commands_run,
     commands_space,
+    commands_stream,
     commands_task,
     commands_tool,
 )
@@ -34,6 +35,7 @@ app.add_typer(commands_run.app, name="run")
 app.add_typer(commands_backfill.app, name="backfill")
 app.add_typer(commands_tool.app, name="tool")
 app.add_typer(commands_space.app, name="space")
+app.add_typer(commands_stream.stream, name="stream")
 app.add_typer(commands_log.log, name="log")
 app.add_typer(commands_log.event, name="event")
 app.add_typer(commands_hook.app, name="hook")

@@ -16,7 +16,7 @@ STATES = {
     "active": "green", "succeeded": "green", "ok": "green",
     "running": "cyan", "queued": "cyan", "waiting": "yellow",
     "paused": "yellow", "skipped": "dim", "warn": "yellow", "snoozed": "yellow",
-    "finished": "green", "stopped": "dim",
+    "finished": "green", "stopped": "dim", "dead": "red", "requeued": "green", "dropped": "dim",
     "failed": "red", "parked": "red", "fail": "red", "canceled": "dim", "retired": "dim",
 }  # fmt: skip
 """The colour of each state a thing may be in."""

@@ -69,6 +69,8 @@ def _what(event: Mapping[str, Any]) -> str:
             return f"a backfill of {escape(data['name'])} was asked for{why}"
         case "EventReceived":
             return f"an event came on {escape(data['stream'])}"
+        case "EventRequeued":
+            return f"a dead letter was requeued ({escape(data['reason'])})"
         case "RunStarted":
             return "a run that had started published it"
         case kind if "step" in data:

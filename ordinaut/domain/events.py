@@ -23,6 +23,8 @@ EventType = Literal[
     "BackfillFinished",
     "EventReceived",
     "EventRejected",
+    "EventRequeued",
+    "EventDropped",
     "RunRequested",
     "RunStarted",
     "StepStarted",

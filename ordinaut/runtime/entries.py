@@ -22,8 +22,11 @@ OWN = b"ordinaut-"
 
 CORRELATION, DEPTH = b"ordinaut-correlation", b"ordinaut-depth"
 
+MAX_KEPT = 16 * 1024
+"""A rejected entry of so many bytes, or less, is in its event whole."""
+
 MAX_SHOWN_FIELDS, MAX_SHOWN = 50, 1000
-"""How much of a rejected entry its event shows: this many fields, this many characters of each."""
+"""How much of a larger one its event shows: this many fields, this many characters of each."""
 
 _DEAD_NAMES = frozenset({b"reason", b"stream", b"id", b"space", b"task", b"shortened"})
 _ORIGINAL = b"original:"
@@ -167,6 +170,11 @@ def dead_letter(entry: Entry, reason: str, *, space: str, task: Task | None) -> 
     return about
 
 
+def original_fields(copy: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """An entry's own fields, from its copy in `ordinaut:dead`."""
+    return {name.removeprefix(_ORIGINAL): value for name, value in copy.items() if name not in _DEAD_NAMES}
+
+
 def _read(fields: Mapping[bytes, bytes]) -> tuple[Payload, str | None, int]:
     """What the entry holds, and (from `stream.add`) the correlation and the depth it goes on with."""
     own = [name for name in fields if name.startswith(OWN)]
@@ -186,10 +194,13 @@ def _reference(entry: Entry) -> str:
 
 
 def _shown(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    """The fields as text that can be stored, shortened."""
-    return {_text(name): _text(value) for name, value in list(fields.items())[:MAX_SHOWN_FIELDS]}
+    """The fields as text that can be stored; shortened where they are more than `MAX_KEPT` bytes."""
+    if sum(len(name) + len(value) for name, value in fields.items()) <= MAX_KEPT:
+        return {_text(name, MAX_KEPT): _text(value, MAX_KEPT) for name, value in fields.items()}
+    shown = list(fields.items())[:MAX_SHOWN_FIELDS]
+    return {_text(name, MAX_SHOWN): _text(value, MAX_SHOWN) for name, value in shown}
 
 
-def _text(value: bytes) -> str:
-    text = value[: 4 * MAX_SHOWN].decode(errors="replace").replace("\x00", "�")
-    return text if len(text) <= MAX_SHOWN and len(value) <= 4 * MAX_SHOWN else text[:MAX_SHOWN] + "…"
+def _text(value: bytes, most: int) -> str:
+    text = value[: 4 * most].decode(errors="replace").replace("\x00", "�")
+    return text if len(text) <= most and len(value) <= 4 * most else text[:most] + "…"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ordinaut.domain import backfill, run, task
+from ordinaut.domain import backfill, deadletter, run, task
 from ordinaut.domain.events import Event
 from ordinaut.log.append import Append, Appended, append
 from ordinaut.log.database import connect
@@ -28,6 +28,7 @@ from tests.unit.test_upcast import FILES, read
 ONE, EACH, CUT = "fold_one", "fold_each", "fold_cut"
 TABLES = tuple(all_projections())
 
+OF_LETTERS = ("reject", "requeue", "requeue", "drop")
 OF_TASKS = ("create", "change", "change_schedule", "pause", "resume", "snooze", "retire", "fire", "skip")
 OF_BACKFILLS = (
     "backfill",
@@ -39,7 +40,7 @@ OF_BACKFILLS = (
     "fail",
     "reopen",
 )
-OF_RUNS = tuple(o for o in OPERATIONS if o not in OF_TASKS and o != "step")
+OF_RUNS = tuple(o for o in OPERATIONS if o not in (*OF_TASKS, *OF_LETTERS) and o != "step")
 BEGUN = [("create", 0, 2), ("create", 1, 1), ("request", 0, 3), ("request", 1, 4), ("fire", 0, 1)]
 
 
@@ -49,7 +50,11 @@ def some(kinds: Sequence[str], things: int, most: int) -> st.SearchStrategy[list
 
 
 operations = (
-    some(OF_TASKS, 2, 25) | some(OF_RUNS, 2, 25) | some(OF_BACKFILLS, 2, 30) | some(OPERATIONS, 4, 50)
+    some(OF_LETTERS, 2, 25)
+    | some(OF_TASKS, 2, 25)
+    | some(OF_RUNS, 2, 25)
+    | some(OF_BACKFILLS, 2, 30)
+    | some(OPERATIONS, 4, 50)
 )
 
 
@@ -153,6 +158,7 @@ def the_same_as_the_pure_folds(folder: Folder, space: str, events: list[Event]) 
     streams: dict[str, list[Event]] = {}
     for event in events:
         streams.setdefault(event.stream, []).append(event)
+    the_same_letters(folder.rows(ONE, "dead_letters", space), streams)
     the_same_backfills(folder.rows(ONE, "backfills", space), streams)
     tasks = {
         str(row["id"]): {key: value for key, value in row.items() if key not in ("id", "labels", "title")}
@@ -194,6 +200,19 @@ def the_same_as_the_pure_folds(folder: Folder, space: str, events: list[Event]) 
                 jitter = own[0].data.get("run_at")
                 assert waits["run_at"] == (datetime.fromisoformat(jitter) if jitter else own[0].at)
     assert (tasks, runs, listed, due) == ({}, {}, {}, {}), "rows of nothing"
+
+
+def the_same_letters(rows: list[dict[str, Any]], streams: dict[str, list[Event]]) -> None:
+    letters = {stream: own for stream, own in streams.items() if stream.startswith("event-")}
+    assert len(rows) == len(letters)
+    for row in rows:
+        known = deadletter.fold(str(row["id"]), letters[f"event-{row['id']}"])
+        same = (
+            "space", "kind", "stream", "entry_id", "reason", "state", "rejections", "history",
+            "rejected_at", "decided_by", "decision_reason", "decided_at",
+        )  # fmt: skip
+        assert {name: row[name] for name in same} == {name: getattr(known, name) for name in same}
+        assert row["position"] == letters[f"event-{row['id']}"][0].position
 
 
 def the_same_backfills(rows: list[dict[str, Any]], streams: dict[str, list[Event]]) -> None:

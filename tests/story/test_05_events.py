@@ -1,8 +1,9 @@
 """Things happen elsewhere: an entry in a Redis stream or an event over HTTP starts the tasks that listen."""
 
 import json
+from typing import Any
 
-from tests.story.conftest import Story
+from tests.story.conftest import Story, as_json
 
 SHOW = [{"id": "show", "uses": "debug.echo", "with": "${input}"}]
 
@@ -103,6 +104,42 @@ def test_an_entry_that_cannot_be_read_is_set_aside_with_the_reason(story: Story)
     (dead,) = story.eventually(set_aside)
     assert (dead["stream"], dead["data"]) == ("guests", "{not json")
     assert "is not JSON" in dead["reason"]
+
+
+def test_what_was_set_aside_is_put_to_work_when_its_task_is_mended(story: Story) -> None:
+    """A dead letter says why it was rejected. Requeued, it is decided by the task as it is now, under its old
+    id and cause: the run is the one the entry would have had, and there is never a second one."""
+    on = {"stream": "parcels", "where": "length(data.items) > `1`"}
+    story.define("parcel", on=on, pipeline=SHOW)
+    entry = story.redis.xadd("parcels", {"data": '{"items": 3}'})
+
+    def rejected() -> list[dict[str, Any]]:
+        return list(as_json(story.cli("stream", "dead", "ls", "--task", "parcel", "--json")))
+
+    (letter,) = story.eventually(rejected)
+    assert "length()" in letter["reason"]
+    story.define("parcel", on=on | {"where": "data.items > `1`"}, pipeline=SHOW)
+    said = story.cli("stream", "dead", "requeue", letter["id"], "--reason", "a number is all right")
+    (run,) = story.runs_of("parcel", 1)
+    assert run["id"] in said
+    assert run["cause"] == {"kind": "stream", "stream": "parcels", "id": entry}
+    assert "a number is all right" in story.cli("stream", "dead", "show", letter["id"])
+    assert "a number is all right" in story.cli("run", "why", run["id"])
+
+
+def test_what_nobody_wants_is_dropped_with_a_reason(story: Story) -> None:
+    """Dropped is out of the list, not out of the log."""
+    story.define("table", on={"stream": "tables"}, pipeline=SHOW)
+    story.redis.xadd("tables", {"data": "{not json"})
+
+    def rejected() -> list[dict[str, Any]]:
+        return story.items("/v1/dead-letters", stream="tables")
+
+    (letter,) = story.eventually(rejected)
+    story.cli("stream", "dead", "drop", letter["id"], "--reason", "a test of ours")
+    assert story.eventually(lambda: not rejected())
+    (dropped,) = story.items("/v1/log", stream=f"event-{letter['id']}", type="EventDropped")
+    assert (dropped["actor"], dropped["data"]) == ("key:admin", {"reason": "a test of ours"})
 
 
 def test_a_step_can_add_to_a_stream_too(story: Story) -> None:

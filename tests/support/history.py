@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ordinaut.domain import backfill, ids, run, task
+from ordinaut.domain import backfill, deadletter, ids, run, task
 from ordinaut.domain.backfill import Backfill, Occurrence, backfill_stream
+from ordinaut.domain.deadletter import DeadLetter, letter_stream
 from ordinaut.domain.errors import OrdinautError
 from ordinaut.domain.events import Event, NewEvent
 from ordinaut.domain.run import Run, run_stream
@@ -18,6 +19,7 @@ OPERATIONS = (
     "create", "create", "change", "change_schedule", "pause", "resume", "snooze", "retire",
     "fire", "fire", "skip", "request", "lease", "lease", "lease", "step", "succeed", "succeed", "fail",
     "put_off", "hand_back", "crash", "cancel", "reopen", "park", "backfill", "backfill_run", "backfill_end",
+    "reject", "requeue", "requeue", "drop",
 )  # fmt: skip
 BEGIN = datetime(2031, 1, 1, tzinfo=UTC)
 
@@ -48,6 +50,7 @@ class World:
     runs: dict[str, Run] = field(default_factory=dict)
     plans: dict[str, datetime] = field(default_factory=dict)
     backfills: dict[str, Backfill] = field(default_factory=dict)
+    letters: dict[str, DeadLetter] = field(default_factory=dict)
     clock: datetime = BEGIN
     count: int = 0
 
@@ -259,6 +262,43 @@ class World:
         return Append(stream, before, events, self.space, actor, known.id)
 
     # Runs
+
+    # Dead letters
+
+    def _rejected(self, number: int) -> dict[str, Any]:
+        data: dict[str, Any] = {"stream": "orders", "id": f"{number}-0", "reason": f"reason {self.count}"}
+        if number % 2:
+            data |= {"task": ids.task_id(self.space, "a"), "name": "a"}
+        if number % 3 == 0:
+            data["history"] = {"deliveries": number, "last_consumer": "gone", "idle_seconds": 1.0}
+        return data
+
+    def _reject(self, _which: int, number: int) -> Append | None:
+        letter_id = ids.cause_id(number, "rejected", self.space, str(self.count))
+        known = self.letters[letter_id] = DeadLetter(letter_id)
+        return self._of_letter(known, [NewEvent("EventRejected", self._rejected(number))], "intake")
+
+    def _requeue(self, which: int, number: int) -> Append | None:
+        if not self.letters:
+            return None
+        known = list(self.letters.values())[which % len(self.letters)]
+        again = self._rejected(number) | {"id": known.entry_id} if number % 2 else None
+        events = deadletter.requeue(known, f"why {number}", "log", [], again)
+        return self._of_letter(known, events, "key:test")
+
+    def _drop(self, which: int, number: int) -> Append | None:
+        if not self.letters:
+            return None
+        known = list(self.letters.values())[which % len(self.letters)]
+        events = deadletter.drop(known, f"why {number}")
+        return self._of_letter(known, events, "key:other") if events else None
+
+    def _of_letter(self, known: DeadLetter, events: list[NewEvent], actor: str) -> Append:
+        before, stream = known.stream_version, letter_stream(known.id)
+        for event in events:
+            deadletter.evolve(known, self._event(stream, known.stream_version + 1, event))
+        cause = None if before else "redis:orders/1-0"
+        return Append(stream, before, events, self.space, actor, known.id, cause)
 
     def _append(self, known: Run, events: list[NewEvent]) -> Append:
         before = known.stream_version

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ordinaut.domain import backfill, hook, run, space, task, upcast
+from ordinaut.domain import backfill, deadletter, hook, run, space, task, upcast
 from ordinaut.domain.definition import load_definition
 from ordinaut.domain.events import EVENT_TYPES, SCHEMA_VERSION, Event
 
@@ -59,6 +59,10 @@ def test_an_event_ever_written_can_be_read_and_folded(path: Path) -> None:
     elif kind == "space":
         there = space.fold(key, [event])
         assert (there.version, there.minimum_interval) == (event.version, timedelta(seconds=10))
+    elif event.type in ("EventRejected", "EventRequeued", "EventDropped"):
+        letter = deadletter.DeadLetter(key)
+        deadletter.evolve(letter, event)
+        assert letter.stream_version == event.version
     else:
         assert kind in ("event", "agent")
 
