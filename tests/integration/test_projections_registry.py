@@ -20,7 +20,7 @@ from projections.rebuild import rebuild, status, verify
 from projections.registry import all_projections, ensure_tables
 from tests.support.eventually import eventually
 
-BUILT_IN = {"tasks", "schedules", "due_work", "runs", "occurrences", "backfills"}
+BUILT_IN = {"tasks", "schedules", "due_work", "runs", "occurrences", "backfills", "dead_letters"}
 
 PLUG_IN = '''
 from projections.base import Fold, Projection, batch
