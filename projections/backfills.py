@@ -16,8 +16,9 @@ CREATE TABLE backfills (
     task_id      uuid        NOT NULL,
     task         text        NOT NULL,
     state        text        NOT NULL,
-    since        timestamptz NOT NULL,
-    until        timestamptz NOT NULL,
+    source       jsonb       NOT NULL,
+    since        text,
+    until        text,
     run_order    text        NOT NULL,
     max_parallel int         NOT NULL,
     rerun        boolean     NOT NULL,
@@ -47,7 +48,7 @@ OUTCOMES = RUN_ENDED | {"RunRetryScheduled"}
 ADD = f"""
 INSERT INTO backfills
 SELECT substr(stream, 10)::uuid, position, space, (data->>'task')::uuid, data->>'name', 'running',
-       (data->>'from')::timestamptz, (data->>'to')::timestamptz, data->>'order',
+       coalesce(data->'source', '{{"kind": "schedule"}}'), data->>'from', data->>'to', data->>'order',
        (data->>'max_parallel')::int, (data->>'rerun')::boolean, data->>'reason', data->'counts',
        0, 0, 0, 0, 0, actor, at, NULL, NULL, NULL
   FROM ({batch(BEGINS)}) AS e
@@ -69,7 +70,7 @@ REQUEST = f"""
 UPDATE backfills SET requested = requested + e.more
   FROM (SELECT (data#>>'{{cause,backfill}}')::uuid AS backfill, count(*)::int AS more
           FROM ({batch(REQUESTS)}) AS r
-         WHERE {ANY} AND data#>>'{{cause,kind}}' = 'backfill' GROUP BY 1) AS e
+         WHERE {ANY} AND data->'cause' ? 'backfill' GROUP BY 1) AS e
  WHERE id = e.backfill
 """
 
@@ -82,7 +83,7 @@ WITH changes AS (
       FROM ({batch(OUTCOMES)}) AS e
      CROSS JOIN LATERAL (
         SELECT (data#>>'{{cause,backfill}}')::uuid AS backfill FROM events
-         WHERE stream = e.stream AND version = 1 AND data#>>'{{cause,kind}}' = 'backfill' LIMIT 1) AS f
+         WHERE stream = e.stream AND version = 1 AND data->'cause' ? 'backfill' LIMIT 1) AS f
       LEFT JOIN LATERAL (
         SELECT type FROM events WHERE stream = e.stream AND version < e.version
            AND type IN ('RunSucceeded', 'RunFailed', 'RunCanceled', 'RunParked')
@@ -103,7 +104,7 @@ UPDATE backfills AS b SET succeeded = b.succeeded + s.succeeded, failed = b.fail
 
 PROJECTION = Projection(
     "backfills",
-    version=1,
+    version=2,
     ddl=DDL,
     folds=[
         Fold(BEGINS, ADD),
@@ -150,11 +151,12 @@ async def with_numbers(connection: Connection, backfill: Backfill) -> dict[str, 
     row = await connection.fetchrow("SELECT * FROM backfills WHERE id = $1::text::uuid", backfill.id)
     none = dict.fromkeys(("requested", *OUTCOME_COLUMNS), 0)
     numbers: Mapping[str, Any] = none if row is None else dict(row)
-    assert backfill.since and backfill.until and backfill.requested_at
+    assert backfill.requested_at
     return _shown(
         {
             "id": backfill.id, "task": backfill.task, "task_id": backfill.task_id, "space": backfill.space,
-            "state": backfill.state, "since": backfill.since, "until": backfill.until,
+            "state": backfill.state, "source": backfill.source.public(), "since": backfill.since,
+            "until": backfill.until,
             "run_order": backfill.order, "max_parallel": backfill.max_parallel, "rerun": backfill.rerun,
             "reason": backfill.reason, "counts": backfill.counts, "requested_by": backfill.requested_by,
             "requested_at": backfill.requested_at, "stopped_by": backfill.stopped_by,
@@ -175,7 +177,7 @@ def _public(row: Any) -> dict[str, Any]:
 
 
 def _shown(known: Mapping[str, Any], numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """A backfill as the API shows it. `planned` counts its instants, `requested` the runs asked for so far,
+    """A backfill as the API shows it. `planned` counts its items, `requested` the runs asked for so far,
     `unfinished` those of them that have not ended."""
     ended = {name: numbers[name] for name in OUTCOME_COLUMNS}
     return {
@@ -184,8 +186,9 @@ def _shown(known: Mapping[str, Any], numbers: Mapping[str, Any]) -> dict[str, An
         "task_id": str(known["task_id"]),
         "space": known["space"],
         "state": known["state"],
-        "from": known["since"].isoformat(),
-        "to": known["until"].isoformat(),
+        "source": known["source"],
+        "from": known["since"],
+        "to": known["until"],
         "order": known["run_order"],
         "max_parallel": known["max_parallel"],
         "rerun": known["rerun"],

@@ -18,6 +18,7 @@ from ordinaut.api import (
     openapi,
     projections,
     refresh,
+    replays,
     runs,
     schedules,
     spaces,
@@ -62,8 +63,8 @@ def create_app(
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
     for module in (
-        tasks, taskcontrol, schedules, refresh, backfills, tool_list, runs, spaces, events, dead, hooks,
-        log, projections, health,
+        tasks, taskcontrol, schedules, refresh, backfills, replays, tool_list, runs, spaces, events, dead,
+        hooks, log, projections, health,
     ):  # fmt: skip
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)

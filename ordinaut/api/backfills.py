@@ -1,6 +1,6 @@
 """Backfills: what one would run, beginning and stopping it, and how far those that were begun have got."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,13 +16,13 @@ from ordinaut.domain.backfill import (
     MOST_PARALLEL,
     ORDERS,
     Backfill,
-    Occurrence,
     Wanted,
     backfill_stream,
     evolve,
     fold,
 )
 from ordinaut.domain.errors import Fault, Invalid, NotFound, NotPossible, VersionConflict
+from ordinaut.domain.planned import Planned
 from ordinaut.domain.task import Task, require_existing, task_stream
 from ordinaut.log.read import read_stream
 from ordinaut.runtime.backfill import past_occurrences
@@ -30,14 +30,19 @@ from projections import backfills as backfills_table
 
 router = APIRouter(prefix="/v1", tags=["backfills"], route_class=Direct)
 
-_FIELDS = {
-    "from": openapi.INSTANT,
-    "to": openapi.INSTANT | {"description": "Not included; now, unless given."},
+HOW = {
     "dry_run": openapi.FLAG,
     "max_parallel": {"type": "integer", "minimum": 1, "maximum": MOST_PARALLEL, "default": 1},
     "order": {"type": "string", "enum": list(ORDERS), "default": "oldest"},
     "rerun": openapi.FLAG | {"description": "Also what has a run already."},
     "reason": openapi.TEXT,
+}
+"""The fields of a body that say how to run what it asks for."""
+
+_FIELDS = {
+    "from": openapi.INSTANT,
+    "to": openapi.INSTANT | {"description": "Not included; now, unless given."},
+    **HOW,
 }
 
 
@@ -54,16 +59,31 @@ async def backfill_task(command: Command) -> Answer:
     nothing is done: the answer is 200 with each instant and whether it would run.
     """
     body = command.body(tuple(_FIELDS), ("from",))
-    wanted, dry = _wanted(body, command.now), flag_field(body, "dry_run")
+    since, until = _between(body, command.now)
+    wanted = Wanted(since.isoformat(), until.isoformat(), **how(body))
+
+    async def find(task: Task) -> tuple[Wanted, Sequence[Planned]]:
+        async with command.system.pool.acquire() as connection:
+            found = await past_occurrences(connection, task.id, since, until)
+        if found is None:
+            raise NotPossible(f"the task {task.name!r} has never had a schedule that names instants")
+        return wanted, found
+
+    return await begin(command, find, dry=flag_field(body, "dry_run"))
+
+
+Find = Callable[[Task], Awaitable[tuple[Wanted, Sequence[Planned]]]]
+"""What is wanted of a task, and what there is, oldest first."""
+
+
+async def begin(command: Command, find: Find, *, dry: bool) -> Answer:
+    """Begin a backfill of the task that the path names; `dry`: only show what it would do."""
     name_or_id = command.request.path_params["name_or_id"]
     backfill_id = command.fresh_id()
     for _ in range(TRIES):
         task = await load_task(command.door, command.space, name_or_id)
         require_existing(task, task.name)
-        async with command.system.pool.acquire() as connection:
-            found = await past_occurrences(connection, task.id, wanted.since, wanted.until)
-        if found is None:
-            raise NotPossible(f"the task {task.name!r} has never had a schedule that names instants")
+        wanted, found = await find(task)
         if dry:
             return Answer(200, _plan(task, wanted, found))
         item = command.append(
@@ -82,10 +102,9 @@ async def backfill_task(command: Command) -> Answer:
     raise contended(name_or_id)
 
 
-def _wanted(body: Mapping[str, Any], now: datetime) -> Wanted:
-    """What a body asks for. Raises Invalid naming every fault."""
+def _between(body: Mapping[str, Any], now: datetime) -> tuple[datetime, datetime]:
+    """The instants a body asks for: from the first, up to the second. Raises Invalid naming every fault."""
     since, until = instant_field(body, "from"), instant_field(body, "to")
-    order, max_parallel = body.get("order", ORDERS[0]), body.get("max_parallel", 1)
     faults: list[Fault] = []
     if since is None:
         faults.append(Fault("/from", "must not be null", "the first instant to look at"))
@@ -94,6 +113,26 @@ def _wanted(body: Mapping[str, Any], now: datetime) -> Wanted:
         faults.append(Fault("/to", "is ahead; only what is past can be run after all", hint))
     elif since is not None and since >= (until or now):
         faults.append(Fault("/from", "must be before `to`, which is now unless it is given"))
+    if faults or since is None:
+        raise Invalid.all_of([*faults, *_faults_in_how(body)])
+    return since, until or now
+
+
+def how(body: Mapping[str, Any]) -> dict[str, Any]:
+    """How a body wants it run: the arguments of `Wanted`. Raises Invalid naming every fault."""
+    if faults := _faults_in_how(body):
+        raise Invalid.all_of(faults)
+    return {
+        "order": body.get("order", ORDERS[0]),
+        "max_parallel": body.get("max_parallel", 1),
+        "rerun": flag_field(body, "rerun"),
+        "reason": text_field(body, "reason"),
+    }
+
+
+def _faults_in_how(body: Mapping[str, Any]) -> list[Fault]:
+    order, max_parallel = body.get("order", ORDERS[0]), body.get("max_parallel", 1)
+    faults: list[Fault] = []
     if order not in ORDERS:
         faults.append(Fault("/order", f"{str(order)[:60]!r} is not known", "oldest or newest (first)"))
     if (
@@ -102,19 +141,17 @@ def _wanted(body: Mapping[str, Any], now: datetime) -> Wanted:
         or not (1 <= max_parallel <= MOST_PARALLEL)
     ):
         faults.append(Fault("/max_parallel", "must be a whole number", f"1 to {MOST_PARALLEL}"))
-    rerun, reason = flag_field(body, "rerun"), text_field(body, "reason")
-    if faults or since is None:
-        raise Invalid.all_of(faults)
-    return Wanted(since, until or now, order, max_parallel, rerun, reason)
+    return faults
 
 
-def _plan(task: Task, wanted: Wanted, found: Sequence[Occurrence]) -> dict[str, Any]:
-    """What a backfill would do, instant by instant, in the order it would do it in."""
+def _plan(task: Task, wanted: Wanted, found: Sequence[Planned]) -> dict[str, Any]:
+    """What a backfill would do, item by item, in the order it would do it in."""
     return {
         "task": task.name,
         "task_id": task.id,
-        "from": wanted.since.isoformat(),
-        "to": wanted.until.isoformat(),
+        "source": wanted.source.public(),
+        "from": wanted.since,
+        "to": wanted.until,
         "order": wanted.order,
         "max_parallel": wanted.max_parallel,
         "rerun": wanted.rerun,

@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from ordinaut.cli.commands_replay import stream_replay
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Id = Annotated[str, typer.Argument(metavar="LETTER", help="The dead letter's id.")]
 Reason = Annotated[str, typer.Option(help="Why; people will read it.")]
 
-stream = typer.Typer(help="Streams of entries: what was set aside.")
+stream = typer.Typer(help="Streams of entries: what was set aside, and what is in them already.")
 dead = typer.Typer(help="Dead letters: entries and events that were rejected.")
 stream.add_typer(dead, name="dead")
+stream.command("replay")(stream_replay)
 
 
 class State(StrEnum):

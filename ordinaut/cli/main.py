@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(commands_task.app, name="task")
 app.add_typer(commands_run.app, name="run")
 app.add_typer(commands_backfill.app, name="backfill")
+app.add_typer(commands_stream.stream, name="stream")
 app.add_typer(commands_tool.app, name="tool")
 app.add_typer(commands_space.app, name="space")
 app.add_typer(commands_stream.stream, name="stream")

@@ -127,6 +127,8 @@ def cause(value: Mapping[str, Any]) -> str:
             return "schedule" + (f", {duration(late)} late" if late > 1 else "")
         case "backfill":
             return "backfill" + (f" of what was {escape(reason)}" if (reason := value.get("reason")) else "")
+        case "replay":
+            return escape(f"replay of {value.get('stream')} {value.get('id')}")
         case "stream" | "event" as kind:
             return escape(f"{kind} {value.get('stream')} {value.get('id')}")
         case "system":

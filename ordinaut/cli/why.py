@@ -66,7 +66,9 @@ def _what(event: Mapping[str, Any]) -> str:
             return f"{escape(data['name'])} was asked to run"
         case "BackfillRequested":
             why = f" ({escape(data['reason'])})" if data["reason"] else ""
-            return f"a backfill of {escape(data['name'])} was asked for{why}"
+            source = data.get("source", {})
+            what = f"replay of {escape(source['stream'])} for" if "stream" in source else "backfill of"
+            return f"a {what} {escape(data['name'])} was asked for{why}"
         case "EventReceived":
             return f"an event came on {escape(data['stream'])}"
         case "EventRequeued":

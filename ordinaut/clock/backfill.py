@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from ordinaut.domain import backfill as decisions
-from ordinaut.domain.backfill import Backfill, Done, Occurrence, Place, backfill_stream, evolve
+from ordinaut.domain.backfill import Backfill, Done, Place, backfill_stream, evolve
 from ordinaut.domain.errors import OrdinautError, Unavailable, VersionConflict
 from ordinaut.domain.events import RUN_ENDED, Event, NewEvent, reference
+from ordinaut.domain.planned import Planned
 from ordinaut.domain.run import run_stream
 from ordinaut.domain.task import Task, task_stream
 from ordinaut.log.append import Append, Connection
@@ -31,7 +32,7 @@ NEWS_SECONDS = 0.05
 """Changes of the log are looked at together: under load there are many a second."""
 
 LOOKED_AT = 50
-"""Planned instants looked at together, at the least."""
+"""Planned items looked at together, at the least."""
 
 LOADED = 1000
 """The same, when a backfill is met for the first time."""
@@ -50,11 +51,11 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Driven:
-    """A backfill, the planned instants that have no run yet as far as is known, in order, and the ids of its
+    """A backfill, the planned items that have no run yet as far as is known, in order, and the ids of its
     runs that have not ended."""
 
     backfill: Backfill
-    todo: deque[Occurrence] = field(default_factory=deque)
+    todo: deque[Planned] = field(default_factory=deque)
     unfinished: set[str] = field(default_factory=set)
 
 
@@ -170,10 +171,10 @@ class Backfills:
             self._driven[backfill_id] = driven
         return driven
 
-    async def _item(self, backfill: Backfill, task: Task, one: Occurrence, place: Place) -> Append:
+    async def _item(self, backfill: Backfill, task: Task, one: Planned, place: Place) -> Append:
         definition = await self._system.tasks.definition(task.id, one.task_version)
         event = decisions.request_backfilled(
-            backfill, replace(task, version=one.task_version), definition, one.at, place,
+            backfill, replace(task, version=one.task_version), definition, one, place,
             self._system.time.now(),
         )  # fmt: skip
         requires = {
@@ -195,11 +196,11 @@ class Backfills:
         await self._system.appender.append(item)
 
 
-async def _places(connection: Connection, driven: _Driven) -> list[tuple[Occurrence, Place]]:
-    """The next planned instants and where their runs go, as many as may run at once. What has a run by now is
+async def _places(connection: Connection, driven: _Driven) -> list[tuple[Planned, Place]]:
+    """The next planned items and where their runs go, as many as may run at once. What has a run by now is
     taken off the list."""
     driven.unfinished -= await _ended(connection, driven.unfinished)
-    places: list[tuple[Occurrence, Place]] = []
+    places: list[tuple[Planned, Place]] = []
     while driven.todo and (room := driven.backfill.max_parallel - len(driven.unfinished) - len(places)) > 0:
         looked_at = [driven.todo.popleft() for _ in range(min(max(room, LOOKED_AT), len(driven.todo)))]
         free = await _look(connection, driven, looked_at)
@@ -221,19 +222,20 @@ async def _load(connection: Connection, driven: _Driven) -> None:
 
 
 async def _look(
-    connection: Connection, driven: _Driven, planned: Sequence[Occurrence]
-) -> list[tuple[Occurrence, Place]]:
-    """Those of the planned instants that still have no run, and where it goes; the backfill's own runs that
+    connection: Connection, driven: _Driven, planned: Sequence[Planned]
+) -> list[tuple[Planned, Place]]:
+    """Those of the planned items that still have no run, and where it goes; the backfill's own runs that
     are found are noted when they have not ended."""
-    wanted = {id for one in planned for id in decisions.candidates(driven.backfill, one.at)}
+    backfill = driven.backfill
+    wanted = {id for one in planned for id in one.candidates(backfill.id, backfill.task_id)}
     streams = await read_first(connection, [run_stream(run_id) for run_id in wanted])
     first: dict[str, Event] = {
         run_id: streams[s] for run_id in wanted if (s := run_stream(run_id)) in streams
     }
-    free: list[tuple[Occurrence, Place]] = []
+    free: list[tuple[Planned, Place]] = []
     found: set[str] = set()
     for one in planned:
-        match decisions.place(driven.backfill, one, first):
+        match decisions.place(backfill, one, first):
             case Done(run_id, own=True):
                 found.add(run_id)
             case Place() as place:

@@ -7,6 +7,7 @@ Time first keeps the indexes growing at their right edge; the hash makes them de
 import hashlib
 import os
 import time
+import uuid
 from datetime import datetime
 
 _VERSION = 0x8 << 76
@@ -81,6 +82,17 @@ def entry_ms(entry: str) -> int:
 def system_run_id(milliseconds: int, position: int, task: str) -> str:
     """The run a task gets for the log's event at `position`, which was appended at `milliseconds`."""
     return cause_id(milliseconds, "system", str(position), task)
+
+
+def replayed_run_id(run: str) -> str:
+    """The run that a replay gives a stream entry whose verdict is that it was skipped, whichever replay it
+    is; `run` is the id of the run that the entry would have had otherwise."""
+    return cause_id(uuid.UUID(run).int >> 80, "replay", run)
+
+
+def replayed_again_id(backfill: str, run: str) -> str:
+    """The run that the replay `backfill` gives a stream entry that has one; `run` is as above."""
+    return cause_id(uuid.UUID(run).int >> 80, "rerun", backfill, run)
 
 
 def new_id() -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ordinaut.domain.backfill import MOST_INSTANTS, Occurrence
+from ordinaut.domain.backfill import MOST_INSTANTS
 from ordinaut.domain.errors import Invalid, Unavailable
 from ordinaut.domain.events import Event
 from ordinaut.domain.ids import backfilled_run_id, scheduled_run_id
+from ordinaut.domain.planned import Occurrence
 from ordinaut.domain.run import run_stream
 from ordinaut.domain.schedules.ledger import Period
 from ordinaut.log.append import Connection

@@ -11,6 +11,7 @@ import pytest
 
 from ordinaut.domain import backfill as decisions
 from ordinaut.domain.ids import new_id, scheduled_run_id, task_id
+from ordinaut.domain.planned import Occurrence
 from ordinaut.log.append import Append
 from ordinaut.log.read import read_first
 from ordinaut.runtime.backfill import past_occurrences
@@ -474,8 +475,8 @@ async def test_a_backfill_whose_version_of_the_task_cannot_be_read_stops_and_say
 ) -> None:
     start = await an_outage(world, minutes=1)
     state = await world.load(task_id("default", "tick"))
-    wanted = decisions.Wanted(start, start + MINUTE)
-    events = decisions.request(state, wanted, [decisions.Occurrence(start, 99, "skipped", "missed")])
+    wanted = decisions.Wanted(start.isoformat(), (start + MINUTE).isoformat())
+    events = decisions.request(state, wanted, [Occurrence(start, 99, "skipped", "missed")])
     backfill_id = new_id()
     stream = decisions.backfill_stream(backfill_id)
     await world.system.appender.append(Append(stream, 0, events, "default", "test", stream))

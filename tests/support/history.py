@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ordinaut.domain import backfill, deadletter, ids, run, task
-from ordinaut.domain.backfill import Backfill, Occurrence, backfill_stream
+from ordinaut.domain.backfill import Backfill, backfill_stream
 from ordinaut.domain.deadletter import DeadLetter, letter_stream
 from ordinaut.domain.errors import OrdinautError
 from ordinaut.domain.events import Event, NewEvent
+from ordinaut.domain.planned import Occurrence
 from ordinaut.domain.run import Run, run_stream
 from ordinaut.domain.task import Task, task_stream
 from ordinaut.log.append import Append
@@ -220,7 +221,11 @@ class World:
             for n in range(number)
         ]
         wanted = backfill.Wanted(
-            begin, BEGIN, "newest" if number % 2 else "oldest", number + 1, number % 4 == 0
+            begin.isoformat(),
+            BEGIN.isoformat(),
+            "newest" if number % 2 else "oldest",
+            number + 1,
+            number % 4 == 0,
         )
         backfill_id = ids.cause_id(
             int(self.clock.timestamp() * 1000), "backfill", self.space, str(self.count)
@@ -235,7 +240,10 @@ class World:
         if known is None:
             return None
         planned = known.plan[number % len(known.plan)]
-        run_id = backfill.candidates(known, planned.at)[("none", "skipped", "fired").index(planned.verdict)]
+        assert isinstance(planned, Occurrence)
+        run_id = planned.candidates(known.id, known.task_id)[
+            ("none", "skipped", "fired").index(planned.verdict)
+        ]
         cause = {
             "kind": "backfill", "backfill": known.id, "at": planned.at.isoformat(), "lateness": 60.0,
             "verdict": planned.verdict, "reason": planned.reason,

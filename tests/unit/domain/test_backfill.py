@@ -1,5 +1,6 @@
 """What a backfill does about each instant, and what it may become."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 from typing import Any
@@ -10,10 +11,8 @@ from hypothesis import strategies as st
 from ordinaut.domain.backfill import (
     Backfill,
     Done,
-    Occurrence,
     Place,
     Wanted,
-    candidates,
     evolve,
     finish,
     fold,
@@ -23,11 +22,14 @@ from ordinaut.domain.backfill import (
 )
 from ordinaut.domain.errors import NotPossible
 from ordinaut.domain.events import Event, NewEvent
+from ordinaut.domain.ids import cause_id
+from ordinaut.domain.planned import Occurrence, Planned, Replayed, Source
 from ordinaut.domain.task import Task
 from tests.support.given import NOON, Given, logged
 
 TASK = Task("task-id", name="tick", status="active", version=3)
-WANTED = Wanted(NOON, NOON + timedelta(days=1))
+BETWEEN = (NOON.isoformat(), (NOON + timedelta(days=1)).isoformat())
+WANTED = Wanted(*BETWEEN)
 
 ledgers = st.sampled_from(["fired", "skipped", "none", "expected", "excluded"])
 occurrences = st.lists(
@@ -41,11 +43,11 @@ occurrences = st.lists(
     ),
     max_size=30,
     unique_by=lambda one: one.at,
-)
+).map(lambda found: sorted(found, key=lambda one: one.at))
 wishes = st.builds(
     Wanted,
-    st.just(NOON),
-    st.just(NOON + timedelta(days=1)),
+    st.just(BETWEEN[0]),
+    st.just(BETWEEN[1]),
     st.sampled_from(["oldest", "newest"]),
     st.integers(1, 100),
     st.booleans(),
@@ -53,12 +55,30 @@ wishes = st.builds(
 )
 
 
-def asked(wanted: Wanted, *found: Occurrence) -> NewEvent:
+ENTRIES = Source("stream", "orders")
+entries = st.lists(
+    st.builds(
+        Replayed,
+        st.integers(1, 10**6).map(lambda n: f"{n}-0"),
+        st.just(3),
+        st.sampled_from(["fired", "skipped", "none", "unmatched", "rejected"]),
+        st.integers(1, 10**6).map(lambda n: cause_id(n, "a run")),
+        st.sampled_from([None, "paused", "it is not JSON"]),
+        st.sampled_from([None, "run-1"]),
+        st.sampled_from([None, {"amount": 1}, [True, "x"]]),
+        st.integers(0, 16),
+    ),
+    max_size=30,
+    unique_by=lambda one: one.id,
+)
+
+
+def asked(wanted: Wanted, *found: Planned) -> NewEvent:
     return request(TASK, wanted, found)[0]
 
 
-def begun(one: Occurrence, *, rerun: bool = False, id: str = "b-1") -> Backfill:
-    event = asked(Wanted(NOON, NOON + timedelta(days=1), rerun=rerun), one)
+def begun(one: Planned, *, rerun: bool = False, id: str = "b-1") -> Backfill:
+    event = asked(Wanted(*BETWEEN, rerun=rerun), one)
     return fold(id, [logged(event, 1, f"backfill-{id}")])
 
 
@@ -77,9 +97,7 @@ def test_the_plan_that_is_recorded_is_what_will_run_in_its_order(
     backfill = fold("b-1", [logged(event, n) for n, event in enumerate(events, 1)])
     chosen = [one for one in found if one.will_run(rerun=wanted.rerun)]
     chosen.sort(key=lambda one: one.at, reverse=wanted.order == "newest")
-    assert [(one.at, one.task_version, one.verdict, one.reason) for one in backfill.plan] == [
-        (one.at, one.task_version, one.verdict, one.reason) for one in chosen
-    ]
+    assert list(backfill.plan) == [replace(one, run=None) for one in chosen]
     assert backfill.state == ("running" if chosen else "finished")
     assert (backfill.task_id, backfill.task, backfill.rerun) == (TASK.id, TASK.name, wanted.rerun)
     assert (backfill.max_parallel, backfill.order) == (wanted.max_parallel, wanted.order)
@@ -93,6 +111,28 @@ def test_every_instant_is_counted_once(wanted: Wanted, found: list[Occurrence]) 
     assert counts.pop("instants") == len(found)
     assert sum(counts.values()) == len(found)
     assert counts["run"] == sum(one.will_run(rerun=wanted.rerun) for one in found)
+
+
+@given(wishes, entries)
+def test_the_plan_of_a_replay_holds_what_its_runs_get(wanted: Wanted, found: list[Replayed]) -> None:
+    wanted = replace(wanted, since="1-0", until=None, source=ENTRIES)
+    events = request(TASK, wanted, found)
+    backfill = fold("b-1", [logged(event, n) for n, event in enumerate(events, 1)])
+    chosen = [one for one in found if one.will_run(rerun=wanted.rerun)]
+    assert list(backfill.plan) == [
+        replace(one, run=None) for one in (chosen[::-1] if wanted.order == "newest" else chosen)
+    ]
+    assert (backfill.source, backfill.since, backfill.until) == (ENTRIES, "1-0", None)
+
+
+@given(wishes, entries)
+def test_every_entry_is_counted_once(wanted: Wanted, found: list[Replayed]) -> None:
+    counts = replace(wanted, source=ENTRIES).counts(found)
+    assert counts.pop("entries") == len(found)
+    assert counts["run"] == sum(one.will_run(rerun=wanted.rerun) for one in found)
+    # One that is `fired` has a run.
+    if all(one.run is not None or one.verdict != "fired" for one in found):
+        assert sum(counts.values()) == len(found)
 
 
 @given(ledgers, st.booleans(), st.sampled_from([None, "r"]))
@@ -109,14 +149,14 @@ def test_what_has_a_run_is_run_only_when_asked_and_what_is_excluded_or_ahead_nev
 def test_an_instant_without_a_verdict_gets_the_run_a_clock_would_give_it() -> None:
     one = Occurrence(NOON, 1, "none")
     backfill = begun(one)
-    scheduled, own, _ = candidates(backfill, NOON)
+    scheduled, own, _ = one.candidates(backfill.id, TASK.id)
     assert place(backfill, one, {}) == Place(scheduled, {f"run-{own}": 0}, "none", None)
 
 
 def test_a_skipped_instant_keeps_its_verdict_and_gets_a_run_of_its_own() -> None:
     one = Occurrence(NOON, 1, "skipped", "missed")
     backfill = begun(one)
-    scheduled, own, _ = candidates(backfill, NOON)
+    scheduled, own, _ = one.candidates(backfill.id, TASK.id)
     # Within a range of skipped instants only the first one's stream is there.
     assert place(backfill, one, {}) == Place(own, {f"run-{scheduled}": 0}, "skipped", "missed")
     first = {scheduled: verdict(scheduled, skipped="paused")}
@@ -126,21 +166,22 @@ def test_a_skipped_instant_keeps_its_verdict_and_gets_a_run_of_its_own() -> None
 def test_an_instant_a_clock_has_skipped_since_the_plan_was_made_gets_a_run_of_its_own() -> None:
     one = Occurrence(NOON, 1, "none")
     backfill = begun(one)
-    scheduled, own, _ = candidates(backfill, NOON)
+    scheduled, own, _ = one.candidates(backfill.id, TASK.id)
     first = {scheduled: verdict(scheduled, skipped="overlap")}
     assert place(backfill, one, first) == Place(own, {f"run-{scheduled}": 1}, "skipped", "overlap")
 
 
-def test_whatever_has_happened_to_an_instant_it_gets_one_run_and_one_more_only_when_asked() -> None:
+def test_whatever_has_happened_to_an_item_it_gets_one_run_and_one_more_only_when_asked() -> None:
     """Every combination of what may be on the streams when it is its turn."""
-    plans = [
-        Occurrence(NOON, 1, "none"),
-        Occurrence(NOON, 1, "skipped", "missed"),
-        Occurrence(NOON, 1, "fired"),
+    states: list[tuple[Any, str | None]] = [("none", None), ("skipped", "missed"), ("fired", None)]
+    first_run = cause_id(1, "an entry")
+    plans: list[Planned] = [
+        *(Occurrence(NOON, 1, verdict, reason) for verdict, reason in states),
+        *(Replayed("1-0", 1, verdict, first_run, reason) for verdict, reason in states),
     ]
     for one, rerun, first_one, second in product(plans, (False, True), (0, 1, 2, 3), (0, 1, 2)):
         backfill = begun(one, rerun=rerun) if one.verdict != "fired" else begun(one, rerun=True)
-        scheduled, own, again = candidates(backfill, NOON)
+        scheduled, own, again = one.candidates(backfill.id, TASK.id)
         first: dict[str, Event] = {}
         if first_one:
             skipped = "missed" if first_one == 1 else None
@@ -165,7 +206,7 @@ def test_whatever_has_happened_to_an_instant_it_gets_one_run_and_one_more_only_w
 
 def test_two_backfills_give_a_skipped_instant_the_same_run_and_their_own_when_it_runs_again() -> None:
     one = Occurrence(NOON, 1, "skipped", "missed")
-    mine, other = candidates(begun(one), NOON), candidates(begun(one, id="b-2"), NOON)
+    mine, other = one.candidates("b-1", TASK.id), one.candidates("b-2", TASK.id)
     assert mine[:2] == other[:2] and mine[2] != other[2]
     assert len({*mine, *other}) == 4
 

@@ -1,0 +1,69 @@
+"""Replays: a task's trigger over entries that are in its stream already. They are backfills of a kind."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter
+
+from ordinaut.api import openapi
+from ordinaut.api.backfills import HOW, begin, how
+from ordinaut.api.bodies import flag_field, text_field
+from ordinaut.api.door import Answer, Command, Direct, command
+from ordinaut.domain.backfill import Wanted
+from ordinaut.domain.errors import Invalid
+from ordinaut.domain.planned import Planned, Source
+from ordinaut.domain.task import Task
+from ordinaut.runtime.past_entries import Reach, check_reach
+from ordinaut.runtime.replay import past_entries
+
+router = APIRouter(prefix="/v1", tags=["backfills"], route_class=Direct)
+
+REACH = {
+    "stream": openapi.TEXT,
+    "log": openapi.FLAG | {"description": "The events that the log holds, instead of the stream in Redis."},
+    "from": openapi.TEXT | {"description": "The first entry's id; the oldest, unless given."},
+    "to": openapi.TEXT | {"description": "The last entry's id; the newest, unless given."},
+}
+"""The fields of a body that say which entries."""
+
+_FIELDS = {**REACH, **HOW}
+
+
+@router.post(
+    "/tasks/{name_or_id}/replay",
+    status_code=202,
+    openapi_extra=openapi.body(_FIELDS, required=("stream",)),
+)
+@command
+async def replay_stream(command: Command) -> Answer:
+    """Run a task for the entries of a stream that match its trigger, as it is now, and have no run.
+
+    What it begins is a backfill. With `dry_run: true` nothing is done: the answer is 200 with each entry
+    and whether it would run.
+    """
+    body = command.body(tuple(_FIELDS), ("stream",))
+    reach = read_reach(body)
+    wanted = Wanted(
+        reach.since, reach.until, **how(body), source=Source("log" if reach.log else "stream", reach.stream)
+    )
+
+    async def find(task: Task) -> tuple[Wanted, Sequence[Planned]]:
+        definition = await command.system.tasks.definition(task.id, task.version)
+        found = await past_entries(command.system, task, definition, reach, rerun=wanted.rerun)
+        if not found:
+            return wanted, found
+        since, until = wanted.since or found[0].id, wanted.until or found[-1].id
+        return replace(wanted, since=since, until=until), found
+
+    return await begin(command, find, dry=flag_field(body, "dry_run"))
+
+
+def read_reach(body: Mapping[str, Any], last: int | None = None) -> Reach:
+    """Which entries a body asks for. Raises Invalid."""
+    stream = text_field(body, "stream")
+    if not stream:
+        raise Invalid.at("/stream", "must name a stream")
+    reach = Reach(stream, flag_field(body, "log"), text_field(body, "from"), text_field(body, "to"), last)
+    check_reach(reach)
+    return reach

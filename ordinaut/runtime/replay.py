@@ -1,0 +1,97 @@
+"""What there is to replay: entries that are in a stream already, what a task's trigger makes of each, and the
+run each has."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+import orjson
+
+from ordinaut.domain.backfill import MOST_INSTANTS
+from ordinaut.domain.definition import Definition
+from ordinaut.domain.errors import Invalid
+from ordinaut.domain.events import Event
+from ordinaut.domain.ids import replayed_run_id
+from ordinaut.domain.planned import Ledger, Replayed
+from ordinaut.domain.run import run_stream
+from ordinaut.domain.task import Task
+from ordinaut.log.read import read_first
+from ordinaut.runtime.listening import Listening
+from ordinaut.runtime.past_entries import (
+    Judged,
+    PastEntry,
+    Reach,
+    judge,
+    listening_as_if_active,
+    read_entries,
+)
+from ordinaut.runtime.system import System
+
+MOST_INPUT_BYTES = 16 * 1024 * 1024
+"""Of the inputs, as JSON, that one replay's plan may hold: it is one event of the log."""
+
+
+async def past_entries(
+    system: System,
+    task: Task,
+    definition: Definition,
+    reach: Reach,
+    *,
+    rerun: bool,
+    most: int = MOST_INSTANTS,
+) -> list[Replayed]:
+    """The entries in reach and what the task's trigger makes of them, oldest first.
+
+    Raises Invalid when the task does not listen to the stream, for what is wrong with `reach`, and when there
+    are more than `most` or their inputs are too large together; Unavailable when Redis does not answer.
+    """
+    listening = listening_as_if_active(task, definition, reach.stream)
+    found: list[Replayed] = []
+    size = 0
+    async for entries in read_entries(system, task.space, reach):
+        if len(found) + len(entries) > most:
+            last = [*(one.id for one in found), *map(_id, entries)][most - 1]
+            hint = f"the first {most} end with {last}; take them in parts"
+            raise Invalid.at("/to", f"there are more than {most} entries up to then", hint)
+        # In a thread: expressions over large entries take their time.
+        judged = await asyncio.to_thread(_judge_all, entries, listening, system.time.now())
+        first = await _first_events(system, judged)
+        for one in judged:
+            entry = _replayed(one, task.version, first, rerun=rerun)
+            size += len(orjson.dumps(entry.input))
+            if size > MOST_INPUT_BYTES:
+                hint = f"end before {entry.id}; take them in parts"
+                raise Invalid.at("/to", f"the inputs have more than {MOST_INPUT_BYTES} bytes", hint)
+            found.append(entry)
+    return found
+
+
+def _id(entry: PastEntry) -> str:
+    return entry.stream.removeprefix("event-") if isinstance(entry, Event) else entry.id
+
+
+def _judge_all(entries: Sequence[PastEntry], listening: Listening, now: datetime) -> list[Judged]:
+    return [judge(entry, listening, now) for entry in entries]
+
+
+async def _first_events(system: System, judged: Sequence[Judged]) -> dict[str, Event]:
+    """The first events of the runs the entries may have, by run id."""
+    run_ids = [run for one in judged for run in (one.run, replayed_run_id(one.run))]
+    async with system.pool.acquire() as connection:
+        found = await read_first(connection, [run_stream(run) for run in run_ids])
+    return {stream.removeprefix("run-"): event for stream, event in found.items()}
+
+
+def _replayed(one: Judged, version: int, first: dict[str, Event], *, rerun: bool) -> Replayed:
+    runs = [run for run in (one.run, replayed_run_id(one.run)) if run in first]
+    run = next((run for run in runs if first[run].type == "RunRequested"), None)
+    if one.outcome != "match":
+        left: Ledger = "unmatched" if one.outcome == "none" else "rejected"
+        return Replayed(one.id, version, left, one.run, one.reason, run)
+    known = first.get(one.run)
+    # A plan holds the inputs of what it runs.
+    given = one.input if rerun or run is None else None
+    if known is not None and known.type == "OccurrenceSkipped":
+        return Replayed(one.id, version, "skipped", one.run, known.data["reason"], run, given, one.depth)
+    verdict: Ledger = "none" if run is None else "fired"
+    return Replayed(one.id, version, verdict, one.run, None, run, given, one.depth)

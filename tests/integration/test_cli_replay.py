@@ -1,0 +1,116 @@
+"""`ordinaut stream replay` against a whole system."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from tests.conftest import StartRole
+from tests.support.commands import ordinaut
+from tests.support.processes import ROOT
+
+KEY = "ord_cli_tests_0123456789abcdef0123456789"
+TASK = """
+name: ship
+on: {stream: "orders.*", where: "data.amount > `100`", input: {n: "${data.amount}"}}
+pipeline: [{id: say, uses: debug.echo}]
+"""
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def env(start_role: StartRole) -> dict[str, str]:
+    roles = start_role("api", "projector", "clock", env={"ORDINAUT_API_KEY": KEY})
+    return {"ORDINAUT_URL": roles.api, "ORDINAUT_API_KEY": KEY}
+
+
+@pytest.fixture
+def cli(env: dict[str, str]) -> Cli:
+    return lambda *arguments: ordinaut(*arguments, env=env)
+
+
+@pytest.fixture
+def entries(redis_url: str, cli: Cli, tmp_path: Any) -> list[str]:
+    """Four entries, two of which the task matches that was made behind them."""
+    client = redis.Redis.from_url(redis_url)
+    added = [
+        client.xadd("orders.eu", {"data": data})
+        for data in ("{", *(f'{{"amount": {n}}}' for n in (1, 200, 300)))
+    ]
+    (tmp_path / "ship.yaml").write_text(TASK)
+    assert cli("apply", "-f", str(tmp_path / "ship.yaml"), "--yes").returncode == 0
+    return [one.decode() for one in added]
+
+
+def test_a_replay_is_shown_begun_and_followed_to_its_end(
+    cli: Cli, entries: list[str], start_role: StartRole
+) -> None:
+    command = ("stream", "replay", "orders.eu", "--task", "ship")
+    plan = cli(*command, "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert plan.stdout.count("will run") == 2 and plan.stdout.count("left as it is") == 2
+    assert '{"n": 200}' in plan.stdout and entries[2] in plan.stdout
+    assert "2 of 4 entries will run, oldest first." in plan.stderr
+    assert "1 do not match the trigger." in plan.stderr
+    assert "1 cannot be read, or the trigger fails on them." in plan.stderr
+    part = cli(*command, "--from", entries[3], "--to", entries[3], "--dry-run", "--json")
+    assert [one["id"] for one in json.loads(part.stdout)["items"]] == [entries[3]]
+
+    start_role("worker")
+    done = cli(*command, "--yes", "--max-parallel", "2", "--order", "newest", "--reason", "it was forgotten")
+    assert done.returncode == 0, done.stderr
+    assert "2/2" in done.stderr and "ship  finished" in done.stdout
+    assert f"entries of orders.eu, {entries[0]} to {entries[3]}, newest first" in done.stdout
+    assert "it was forgotten" in done.stdout
+    listed = cli("backfill", "list")
+    assert "entries of orders.eu" in listed.stdout and entries[3] in listed.stdout
+    runs = json.loads(cli("run", "list", "--task", "ship", "--json").stdout)
+    assert f"replay of orders.eu {entries[2]}" in cli("run", "show", runs[0]["id"]).stdout
+    why = cli("run", "why", runs[0]["id"])
+    assert "a replay of orders.eu for ship was asked for (it was forgotten)" in why.stdout
+    again = cli(*command, "--yes")
+    assert again.returncode == 0 and "Nothing to run." in again.stderr
+    assert "2 have a run already (--rerun runs them again)." in again.stderr
+
+
+def test_somebody_at_a_terminal_is_asked_first(env: dict[str, str], cli: Cli, entries: list[str]) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ordinaut", "stream", "replay", "orders.eu", "--task", "ship"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **env}, stdin=theirs, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.write(ours, b"n\n")
+    shown, told = process.communicate(timeout=30)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 1
+    assert "Run 2 entries of ship?" in shown + told and "Nothing was run." in told
+    assert json.loads(cli("backfill", "list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("nowhere", "--task", "ship"), 1, "does not listen to 'nowhere'"),
+        (("orders.us", "--task", "ship"), 1, "there is no stream 'orders.us' in Redis"),
+        (("orders.eu", "--task", "shop"), 1, "there is no task"),
+        (("orders.eu", "--task", "ship", "--from", "x"), 1, "/from: 'x' is not the id of an entry"),
+        (("orders.eu", "--task", "ship", "--from", "2-0", "--to", "1-0"), 1, "/from: comes behind `to`"),
+        (("orders.eu", "--task", "ship", "--log"), 1, "the log has no event of the stream"),
+        (("orders.eu",), 2, "Missing option '--task'"),
+        (("orders.eu", "--task", "ship", "--max-parallel", "0"), 2, "max-parallel"),
+    ],
+)
+def test_what_cannot_be_replayed_is_named(
+    cli: Cli, entries: list[str], arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    answer = cli("stream", "replay", *arguments)
+    assert (answer.returncode, words in answer.stderr) == (code, True), answer.stderr
