@@ -10,7 +10,6 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from redis.asyncio import Redis
@@ -20,17 +19,15 @@ from ordinaut.domain import ids
 from ordinaut.domain.definition import Definition
 from ordinaut.domain.errors import Invalid, Unavailable
 from ordinaut.domain.events import Event, NewEvent
-from ordinaut.domain.matching import BadEntry, envelope, payload_of
 from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
 from ordinaut.runtime.entries import Entry, decide
 from ordinaut.runtime.listening import Listener, Listening, is_pattern, matches
-from ordinaut.runtime.publish import event_run_id, event_stream
+from ordinaut.runtime.publication import Incoming, Origin, Publication, event_run_id, event_stream
 from ordinaut.runtime.streams import RESERVED, last_id, parse_id
 from ordinaut.runtime.system import System
-from ordinaut.runtime.triggers import verdicts
 
 CHUNK = 100
 """Entries read at once: each may be large."""
@@ -42,7 +39,6 @@ MAX_NUMBER = 2**64 - 1
 """Of either part of an entry's id."""
 
 _ENTRY_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _RECEIVED = "type = 'EventReceived' AND space = $1 AND data->>'stream' = $2"
 _RANGE = f"SELECT {COLUMNS} FROM events WHERE {_RECEIVED} AND position BETWEEN $3 AND $4"
@@ -89,26 +85,18 @@ def listening_as_if_active(task: Task, definition: Definition, stream: str) -> L
     return Listening([Listener(active, definition, on["stream"])])
 
 
-def judge(found: PastEntry, listening: Listening, now: datetime) -> Judged:
+def judge(system: System, found: PastEntry, listening: Listening) -> Judged:
     """What the one task that listens makes of an entry."""
     task: Task = listening[0].task
     if isinstance(found, Entry):
         run = ids.entry_run_id(task.space, found.stream, found.id, task.id)
-        decided = decide(found, listening, now=now, space=task.space)
+        decided = decide(found, listening, now=system.time.now(), space=task.space)
         return _judged(found.id, run, decided[0][0].events[0] if decided else None)
-    event_id = found.stream.removeprefix("event-")
+    event_id, data = found.stream.removeprefix("event-"), found.data
     run = event_run_id(event_id, task.id)
-    cause = {"kind": "event", "stream": found.data["stream"], "id": event_id}
-    at = _EPOCH + timedelta(milliseconds=uuid.UUID(event_id).int >> 80)
-    try:
-        payload = payload_of(found.data["data"])
-    except BadEntry as error:
-        return Judged(event_id, run, "error", str(error))
-    seen = envelope(
-        payload, stream=found.data["stream"], entry_id=event_id, time=at.isoformat(timespec="milliseconds")
-    )
-    depth = found.data["depth"]
-    verdict = next(iter(verdicts(listening.concerned(seen), seen, cause, now=now, depth=depth)), None)
+    origin = Origin(task.space, found.actor, found.correlation, found.causation, data["depth"])
+    incoming = Incoming(data["stream"], data["data"], event_id)
+    verdict = next(iter(Publication(system, incoming, origin).decided(listening)), None)
     if verdict is not None and verdict.event is None:
         return Judged(event_id, run, "error", verdict.error)
     return _judged(event_id, run, verdict.event if verdict else None)

@@ -65,7 +65,7 @@ class Publication:
 
     def decide(self, index: TriggerIndex) -> None:
         """Hold the event against the triggers."""
-        self.verdicts = self._decided(index.listening(self._event.stream, self._origin.space))
+        self.verdicts = self.decided(index.listening(self._event.stream, self._origin.space))
 
     def received(self) -> Append:
         """EventReceived."""
@@ -111,7 +111,7 @@ class Publication:
         task = await self._system.tasks.load(task_id)
         definition = load_definition(task.definition, task.name)
         if task.exists and definition.on is not None:
-            found = self._decided(Listening([Listener(task, definition, self._event.stream)]))
+            found = self.decided(Listening([Listener(task, definition, self._event.stream)]))
             if found:
                 return found[0]
         reason = task.skip_reason(self._system.time.now()) or "changed"
@@ -133,7 +133,8 @@ class Publication:
             return event_stream(self._rejection(verdict.task.id))
         return run_stream(self._run(verdict.task.id))
 
-    def _decided(self, listening: Listening) -> list[Verdict]:
+    def decided(self, listening: Listening) -> list[Verdict]:
+        """What the event means for those that listen."""
         if not listening:
             return []
         milliseconds = uuid.UUID(self.id).int >> 80

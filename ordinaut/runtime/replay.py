@@ -3,7 +3,6 @@ run each has."""
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 
 import orjson
 
@@ -54,7 +53,7 @@ async def past_entries(
             hint = f"the first {most} end with {last}; take them in parts"
             raise Invalid.at("/to", f"there are more than {most} entries up to then", hint)
         # In a thread: expressions over large entries take their time.
-        judged = await asyncio.to_thread(_judge_all, entries, listening, system.time.now())
+        judged = await asyncio.to_thread(_judge_all, system, entries, listening)
         first = await _first_events(system, judged)
         for one in judged:
             entry = _replayed(one, task.version, first, rerun=rerun)
@@ -70,8 +69,8 @@ def _id(entry: PastEntry) -> str:
     return entry.stream.removeprefix("event-") if isinstance(entry, Event) else entry.id
 
 
-def _judge_all(entries: Sequence[PastEntry], listening: Listening, now: datetime) -> list[Judged]:
-    return [judge(entry, listening, now) for entry in entries]
+def _judge_all(system: System, entries: Sequence[PastEntry], listening: Listening) -> list[Judged]:
+    return [judge(system, entry, listening) for entry in entries]
 
 
 async def _first_events(system: System, judged: Sequence[Judged]) -> dict[str, Event]:

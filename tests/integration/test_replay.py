@@ -18,7 +18,7 @@ from ordinaut.domain.planned import Replayed
 from ordinaut.intake.intake import Intake
 from ordinaut.runtime import past_entries, replay
 from ordinaut.runtime.keys import issue_key
-from ordinaut.runtime.publish import event_run_id
+from ordinaut.runtime.publication import event_run_id
 from ordinaut.work.tools.registry import BUILT_IN, Registry
 from ordinaut.work.worker import Worker
 from tests.support.api import Served, pointers, problem, running_api
