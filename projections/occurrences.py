@@ -49,17 +49,26 @@ SELECT (data->>'task')::uuid, coalesce((data->>'from')::timestamptz, (data#>>'{{
 ON CONFLICT (task_id, at) DO NOTHING
 """
 
+# Asking for `until >= $2` alone would read all that a task has behind it.
+_REACHING_INTO = """(SELECT * FROM (
+     SELECT * FROM occurrences WHERE task_id = $1::uuid AND at < $2 ORDER BY at DESC LIMIT $4) AS earlier
+     WHERE until >= $2 AND at < $3)"""
+
 PROJECTION = Projection("occurrences", version=2, ddl=DDL, folds=[Fold(OCCURS, ADD)])
 
 
 async def list_occurrences(
-    connection: Connection, task_id: str, *, since: datetime, until: datetime, limit: int
+    connection: Connection, task_id: str, *, since: datetime, until: datetime, limit: int, reaching: bool
 ) -> list[dict[str, Any]]:
-    """Past verdicts on a task's scheduled instants from `since` up to `until`, oldest first."""
+    """Past verdicts on a task's scheduled instants from `since` up to `until`, oldest first. `reaching`:
+    those as well that begin before `since` and do not end before it."""
     rows = await connection.fetch(
-        """SELECT * FROM occurrences WHERE task_id = $1::uuid AND until >= $2 AND at < $3
-            ORDER BY at LIMIT $4""",
-        task_id, since, until, limit,
+        f"""SELECT * FROM (
+              (SELECT * FROM occurrences WHERE task_id = $1::uuid AND at >= $2 AND at < $3
+                ORDER BY at LIMIT $5)
+              UNION ALL {_REACHING_INTO}) AS o
+            ORDER BY at LIMIT $5""",
+        task_id, since, until, LOOKED_BACK if reaching else 0, limit,
     )  # fmt: skip
     return [public(row) for row in rows]
 
@@ -115,12 +124,10 @@ async def skips_between(connection: Connection, task_id: str, since: datetime, u
     """The skipped verdicts (at, until, task_version, reason) that may be about a task's instants from `since`
     up to `until` (not included), oldest first, whether the table has them yet or not."""
     rows = await connection.fetch(
-        """SELECT at, until, task_version, reason FROM occurrences
-            WHERE task_id = $1::uuid AND at >= $2 AND at < $3 AND verdict = 'skipped'
-            UNION ALL
-           SELECT at, until, task_version, reason FROM (
-              SELECT * FROM occurrences WHERE task_id = $1::uuid AND at < $2 ORDER BY at DESC LIMIT $4) AS o
-            WHERE until >= $2 AND verdict = 'skipped'""",
+        f"""SELECT at, until, task_version, reason FROM (
+              SELECT * FROM occurrences WHERE task_id = $1::uuid AND at >= $2 AND at < $3
+              UNION ALL {_REACHING_INTO}) AS o
+            WHERE verdict = 'skipped'""",
         task_id, since, until, LOOKED_BACK,
     )  # fmt: skip
     unfolded = (await verdicts_unfolded(connection, [task_id])).get(task_id, [])

@@ -56,7 +56,7 @@ async def list_occurrences(request: Request) -> dict[str, Any]:
         else:
             end = until or now + timedelta(days=1)
             past = await occurrences_table.list_occurrences(
-                connection, task.id, since=since, until=end, limit=limit + 1
+                connection, task.id, since=since, until=end, limit=limit + 1, reaching=cursor is None
             )
         due = await planned_at(connection, task.id)
     if since is not None:
@@ -70,7 +70,7 @@ async def list_occurrences(request: Request) -> dict[str, Any]:
 
 
 def _page(items: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    return {"items": items, "next": to_cursor(items[-1]["until"]) if more else None}
+    return {"items": items, "next": to_cursor(items[-1]["at"]) if more else None}
 
 
 def _from_cursor(cursor: str) -> datetime:

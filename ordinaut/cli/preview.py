@@ -10,6 +10,7 @@ from ordinaut.cli.calendar import print_calendar
 from ordinaut.cli.output import note, print_json, table
 from ordinaut.cli.yaml_source import load_documents
 from ordinaut.domain.schedules.preview import preview
+from ordinaut.domain.schedules.schedule import Schedule
 from ordinaut.domain.schedules.spec import parse_schedule
 from ordinaut.domain.schedules.zones import to_instant
 
@@ -22,8 +23,8 @@ def preview_command(
     calendar: bool = False,
     as_json: bool,
 ) -> int:
-    """Print the first `count` occurrences after `after` (now, when None), as a table, as months or as a list
-    of instants in JSON; 1 when there is none.
+    """Print the first `count` occurrences after `after` (now, when None), as a table or as months, or in JSON
+    the first `count` instants it fires at; 1 when it never fires.
 
     `given` is a schedule object (`{"cron": …}`), or `{"schedule": …}` with all of it in YAML. Raises Invalid
     for a rule or a zone that is wrong.
@@ -35,9 +36,9 @@ def preview_command(
     if start.tzinfo is None:  # a wall time, in the schedule's zone
         moment = to_instant(schedule.tz, start)
         schedule = parse_schedule(spec, created_at=moment)
-    found = preview(schedule, moment, count)
+    found = [] if as_json else preview(schedule, moment, count)
     if as_json:
-        print_json([each.local.isoformat() for each in found])
+        print_json([at.isoformat() for at in _firing(schedule, moment, count)])
     elif found and calendar:
         note(f"{schedule.describe()}; shown are {len(found)} after {moment.isoformat()}")
         print_calendar(found)
@@ -53,9 +54,20 @@ def preview_command(
                 for each in found
             ],
         )  # fmt: skip
-    if not found:
-        note(f"It never fires after {moment.isoformat()}: {schedule.describe()}")
-    return 0 if found else 1
+    if schedule.kept_after(moment) is not None:
+        return 0
+    note(f"It never fires after {moment.isoformat()}: {schedule.describe()}")
+    return 1
+
+
+def _firing(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
+    """The first `count` instants that are not excluded, each in the zone of the rule that names it."""
+    found: list[datetime] = []
+    at = schedule.kept_after(after)
+    while at is not None and len(found) < count:
+        found.append(at.astimezone(schedule.naming(at)[1].tz))
+        at = schedule.kept_after(at)
+    return found
 
 
 def _read(text: str) -> Any:

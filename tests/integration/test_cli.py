@@ -78,6 +78,16 @@ def test_preview_of_a_schedule_that_never_fires_is_found_wrong_and_says_so() -> 
     assert (answer.returncode, json.loads(answer.stdout)) == (1, [])
 
 
+def test_preview_in_json_is_what_fires_and_a_schedule_that_excludes_everything_never_does() -> None:
+    asked = ("--cron", "0 9 * * *", "--after", "2026-12-24T00:00:00Z")
+    answer = preview(*asked, "--exclude", "2026-12-25", "--count", "2", "--json")
+    assert json.loads(answer.stdout) == ["2026-12-24T09:00:00+00:00", "2026-12-26T09:00:00+00:00"]
+    assert "excluded" in preview(*asked, "--exclude", "2026-12-25", "--count", "2").stdout
+    answer = preview("--schedule", '{cron: "0 9 * * *", exclude: [{rrule: FREQ=DAILY}]}', *asked[2:])
+    assert (answer.returncode, answer.stdout.count("excluded")) == (1, 10)
+    assert answer.stderr.splitlines()[-1].startswith("It never fires after 2026-12-24T00:00:00+00:00")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
