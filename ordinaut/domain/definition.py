@@ -22,6 +22,10 @@ from ordinaut.domain.jsonvalues import escape, faults_in
 from ordinaut.domain.policy import CatchUp, Concurrency, Policy, Retry
 from ordinaut.domain.schedules.spec import FIELDS, normalise_schedule, trigger_of
 from ordinaut.domain.tool_input import ToolInput
+from ordinaut.domain.windows import Pattern
+
+PATTERNS = ("debounce", "batch", "throttle")
+"""The fields of `on` that collect events; a task has one of them or none."""
 
 MAX_BYTES = 256 * 1024
 """The largest definition, as compact JSON in UTF-8."""
@@ -57,6 +61,8 @@ class On:
 
     where: Expression | None
     input: Template | None
+    key: Template | None = None
+    pattern: Pattern | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ class Definition:
         return On(
             None if where is None else compile_expression(where),
             None if mapping is None else compile_template(mapping),
+            None if on.get("key") is None else compile_template(on["key"]),
+            _compile_pattern(on),
         )
 
     @cached_property
@@ -177,7 +185,15 @@ def _schedule(spec: Any, created_at: datetime, on_at: str) -> tuple[Any, list[Fa
     model = OnEventModel if "event" in spec["on"] else OnModel
     on, shape_faults = read_model(model, spec["on"], on_at)
     faults += [*shape_faults, *check_trigger(spec["on"], on_at)]
-    return (None, faults) if faults else ({"on": on}, [])
+    kinds = [name for name in PATTERNS if spec["on"].get(name) is not None]
+    for name in kinds[1:]:
+        faults.append(Fault(f"{on_at}/{name}", f"does not go with {kinds[0]!r}", "leave one out"))
+    if on.get("key") is not None and not kinds:
+        hint = f"add {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}"
+        faults.append(Fault(f"{on_at}/key", "is for a pattern, and there is none", hint))
+    # What is not said is not kept: a definition without a pattern stays as it always was.
+    said = {name: value for name, value in on.items() if value is not None or name in ("where", "input")}
+    return (None, faults) if faults else ({"on": said}, [])
 
 
 def _unknown_fields(spec: dict[str, Any] | list[Any]) -> list[Fault]:
@@ -232,6 +248,22 @@ def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
         save_as=step["save_as"],
         secrets=secret_places(given),
     )
+
+
+def _compile_pattern(on: Mapping[str, Any]) -> Pattern | None:
+    kind = next((name for name in PATTERNS if name in on), None)
+    if kind is None:
+        return None
+    said = on[kind]
+    late = _seconds(said["lateness"])
+    if kind == "debounce":
+        quiet = _seconds(said["quiet"])
+        longest = 10 * quiet if said["max_wait"] is None else _seconds(said["max_wait"])
+        return Pattern("debounce", late, quiet=quiet, max_wait=longest)
+    if kind == "batch":
+        return Pattern("batch", late, size=said["size"], time=_seconds(said["time"]))
+    window, last = _seconds(said["window"]), said["keep"] == "last"
+    return Pattern("throttle", late, limit=said["limit"], window=window, last=last)
 
 
 def _compile_policy(policy: Mapping[str, Any]) -> Policy:

@@ -79,6 +79,7 @@ def check_trigger(on: Any, pointer: str) -> list[Fault]:
     return [
         *check_expression(on.get("where"), f"{pointer}/where", scope),
         *check_template(on.get("input"), f"{pointer}/input", scope),
+        *check_template(on.get("key"), f"{pointer}/key", scope),
     ]
 
 

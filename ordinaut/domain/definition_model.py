@@ -26,6 +26,7 @@ from ordinaut.domain.errors import Fault
 from ordinaut.domain.events import EVENT_TYPES
 from ordinaut.domain.jsonvalues import escape
 from ordinaut.domain.policy import Backoff, Overlap
+from ordinaut.domain.windows import LARGEST
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}\Z"
 STEP_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}\Z"
@@ -163,13 +164,47 @@ class PolicyModel(_Model):
     jitter: DurationOrZero = "0s"
 
 
-class OnModel(_Model):
+class DebounceModel(_Model):
+    """`on.debounce`: one run, for the last event, when nothing has come for `quiet`, or after `max_wait`."""
+
+    quiet: Duration
+    max_wait: Duration | None = None
+    lateness: DurationOrZero = "0s"
+
+
+class BatchModel(_Model):
+    """`on.batch`: one run for `size` events, or for those that came within `time`."""
+
+    size: int = Field(default=100, ge=1, le=LARGEST)
+    time: Duration
+    lateness: DurationOrZero = "0s"
+
+
+class ThrottleModel(_Model):
+    """`on.throttle`: at most `limit` runs in a `window`, for the first events in it or for the last."""
+
+    limit: int = Field(default=1, ge=1, le=1000)
+    window: Duration
+    keep: Literal["first", "last"] = "first"
+    lateness: DurationOrZero = "0s"
+
+
+class _Listening(_Model):
+    """What every kind of `on` may say."""
+
+    where: str | None = None
+    input: Any = None
+    key: str | None = Field(default=None, min_length=1, max_length=4096)
+    debounce: DebounceModel | None = None
+    batch: BatchModel | None = None
+    throttle: ThrottleModel | None = None
+
+
+class OnModel(_Listening):
     """`on`: the entries of which stream (or of all that a pattern such as `orders.*` stands for) start a run.
     `where` and `input` see the entry."""
 
     stream: str = Field(min_length=1, max_length=MAX_STREAM, pattern=STREAM_PATTERN)
-    where: str | None = None
-    input: Any = None
 
 
 def _event_type(value: Any) -> Any:
@@ -180,12 +215,10 @@ def _event_type(value: Any) -> Any:
     )
 
 
-class OnEventModel(_Model):
+class OnEventModel(_Listening):
     """`on`: the log's own events of which type, in the task's space, start a run."""
 
     event: Annotated[str, BeforeValidator(_event_type)]
-    where: str | None = None
-    input: Any = None
 
 
 class TaskModel(_Model):
@@ -274,6 +307,9 @@ _PARTS: dict[str, type[_Model]] = {
     "concurrency": ConcurrencyModel,
     "catch_up": CatchUpModel,
     "all": CatchUpAllModel,
+    "debounce": DebounceModel,
+    "batch": BatchModel,
+    "throttle": ThrottleModel,
 }
 
 

@@ -25,6 +25,8 @@ EventType = Literal[
     "EventRejected",
     "EventRequeued",
     "EventDropped",
+    "EventCollected",
+    "WindowClosed",
     "RunRequested",
     "RunStarted",
     "StepStarted",

@@ -95,6 +95,11 @@ def replayed_again_id(backfill: str, run: str) -> str:
     return cause_id(uuid.UUID(run).int >> 80, "rerun", backfill, run)
 
 
+def window_run_id(milliseconds: int, task: str, key: str, first: int, last: int) -> str:
+    """The run for the events that a task's window held, collected at the positions `first` to `last`."""
+    return cause_id(milliseconds, "window", task, key, str(first), str(last))
+
+
 def new_id() -> str:
     """A fresh id for something that has no natural cause (a request without an Idempotency-Key)."""
     return _uuid8(time.time_ns() // 1_000_000, os.urandom(10))

@@ -1,13 +1,16 @@
 """Asking for a run: the event that begins one, made from the task in force and the cause."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from ordinaut.domain.definition import Definition
 from ordinaut.domain.events import NewEvent
-from ordinaut.domain.expressions import ExpressionError
+from ordinaut.domain.expressions import ExpressionError, Template
 from ordinaut.domain.task import Task
+from ordinaut.domain.windows import Pattern
 
 MAX_DEPTH = 16
 """How many runs may cause one another in a chain (a step publishes an event that triggers a task whose
@@ -68,6 +71,49 @@ def one_at_a_time(task: Task, definition: Definition) -> dict[str, Any]:
     if not queues or definition.policy.concurrency is not None:
         return {}
     return {"concurrency": {"key": f"task/{task.id}", "limit": 1}}
+
+
+MAX_KEY = 512
+"""The longest key of a window, in characters."""
+
+
+def key_of(key: Template | None, seen: Mapping[str, Any]) -> str:
+    """The key an event is collected under; "" without one. Raises ExpressionError."""
+    if key is None:
+        return ""
+    value = key.render(seen)
+    if value is None:
+        raise ExpressionError(f"the key {key.value!r} names nothing")
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    if len(text) > MAX_KEY:
+        raise ExpressionError(f"the key has {len(text)} characters; at most {MAX_KEY} are allowed")
+    return text
+
+
+def collect_event(
+    task: Task,
+    cause: Mapping[str, Any],
+    pattern: Pattern,
+    key: str,
+    at: str,
+    payload: Any,
+    *,
+    depth: int = 0,
+) -> NewEvent:
+    """EventCollected: the event waits in the task's window `key`. `at` is its own time (RFC 3339), `payload`
+    what a run for it gets as input."""
+    data: dict[str, Any] = {
+        "task": task.id,
+        "name": task.name,
+        "task_version": task.version,
+        "cause": dict(cause),
+        "pattern": asdict(pattern),
+        "key": key,
+        "at": at,
+        "input": payload,
+        "depth": depth,
+    }
+    return NewEvent("EventCollected", data)
 
 
 def skip_occurrence(

@@ -2,6 +2,7 @@
 
 The first event of a run's stream is the verdict on an occurrence: RunRequested, or
 OccurrenceSkipped and then nothing more. Both compete for version 1, so there is one verdict (I7, I8).
+An event that a task collects (domain/windows.py) has such a stream too, which begins with EventCollected.
 """
 
 from collections.abc import Iterable, Mapping
@@ -101,11 +102,12 @@ def evolve(run: Run, event: Event) -> None:
             run.correlation = event.correlation
             run.requested_at = event.at
             run.run_at = datetime.fromisoformat(data["run_at"]) if data.get("run_at") else None
-        case "OccurrenceSkipped":
+        case "OccurrenceSkipped" | "EventCollected":
             run.space = event.space
             run.task_id, run.task, run.task_version = data["task"], data["name"], data["task_version"]
             run.cause, run.correlation = data["cause"], event.correlation
-            run.state, run.error = "skipped", {"message": f"skipped: {data['reason']}"}
+            why = f"skipped: {data['reason']}" if "reason" in data else "collected with others in a window"
+            run.state, run.error = "skipped", {"message": why}
             run.requested_at = run.finished_at = event.at
         case "RunStarted":
             run.state = "running"

@@ -23,6 +23,7 @@ from ordinaut.intake.claim import Held, claim, give_back, keep
 from ordinaut.intake.log_events import LogEvents
 from ordinaut.intake.record import AWAY, DeadLetter, Recorder
 from ordinaut.intake.source import Source
+from ordinaut.intake.windows import Windows
 from ordinaut.log.wake import PROJECTED, Wake
 from ordinaut.runtime.entries import Entry, History
 from ordinaut.runtime.streams import DEAD, GROUP, streams_of
@@ -97,6 +98,7 @@ class Intake:
         batch in hand is finished, or left unacknowledged for others when it cannot be."""
         async with asyncio.TaskGroup() as group:
             group.create_task(LogEvents(self._system, self._index).run(stop), name="log-events")
+            group.create_task(Windows(self._system).run(stop), name="windows")
             await self._take_entries(stop)
 
     async def _take_entries(self, stop: asyncio.Event) -> None:

@@ -14,7 +14,7 @@ from ordinaut.domain.events import EVENT_TYPES, Event, NewEvent
 from ordinaut.domain.expressions import ExpressionError
 from ordinaut.domain.jsonvalues import faults_in
 from ordinaut.domain.matching import Match, Mismatch, match
-from ordinaut.domain.request import MAX_DEPTH, request_run, skip_occurrence
+from ordinaut.domain.request import MAX_DEPTH, collect_event, key_of, request_run, skip_occurrence
 from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task, evolve, fold, task_stream
 from ordinaut.log.append import Connection
@@ -72,9 +72,10 @@ def verdicts(
     now: datetime,
     depth: int = 0,
 ) -> Iterator[Verdict]:
-    """What the event with the envelope `seen` means for those listeners it concerns: RunRequested; or
-    OccurrenceSkipped when the task is paused or snoozed at `now`, or when `depth` runs have caused one
-    another and that is too many. One listener's error is its own."""
+    """What the event with the envelope `seen` means for those listeners it concerns: RunRequested, or
+    EventCollected where a task waits for more (domain/windows.py); or OccurrenceSkipped when the task is
+    paused or snoozed at `now`, or when `depth` runs have caused one another and that is too many. One
+    listener's error is its own."""
     for listener in listeners:
         try:
             found = match(listener.trigger, seen)
@@ -82,11 +83,16 @@ def verdicts(
             yield Verdict(listener.task, None, str(error))
             continue
         if found is not None:
-            yield _verdict(listener, found, cause, now, depth)
+            yield _verdict(listener, found, seen, cause, now, depth)
 
 
 def _verdict(
-    listener: Listener, found: Match | Mismatch, cause: Mapping[str, Any], now: datetime, depth: int
+    listener: Listener,
+    found: Match | Mismatch,
+    seen: Mapping[str, Any],
+    cause: Mapping[str, Any],
+    now: datetime,
+    depth: int,
 ) -> Verdict:
     task = listener.task
     if isinstance(found, Mismatch):
@@ -99,7 +105,15 @@ def _verdict(
     # What came in was checked on its way; what a mapping made of it was not.
     if found.trigger.input is not None and (faults := faults_in(found.input)):
         return Verdict(task, None, f"what `input` makes of it cannot be stored: {faults[0]}")
-    return Verdict(task, request_run(task, listener.definition, cause, found.input, depth=depth))
+    on = listener.definition.on
+    if on is None or on.pattern is None:
+        return Verdict(task, request_run(task, listener.definition, cause, found.input, depth=depth))
+    try:
+        key = key_of(on.key, seen)
+    except ExpressionError as error:
+        return Verdict(task, None, str(error))
+    at = str(seen["time"])
+    return Verdict(task, collect_event(task, cause, on.pattern, key, at, found.input, depth=depth))
 
 
 class TriggerIndex:

@@ -15,6 +15,8 @@ from ordinaut.runtime.settings import Settings
 from ordinaut.runtime.system import System, open_system
 from tests.support.running import running
 
+ON = ("where", "input", "key", "debounce", "batch", "throttle")
+
 
 @asynccontextmanager
 async def a_system(database_url: str, redis_url: str, **settings: Any) -> AsyncIterator[System]:
@@ -35,10 +37,10 @@ async def an_intake(system: System) -> AsyncIterator[Intake]:
 async def listen(
     system: System, name: str, stream: str = "orders", space: str = "default", **more: Any
 ) -> Task:
-    """Create a task that listens to `stream`, or to the log's `event`. `where` and `input` go to its trigger,
-    the rest is its own."""
+    """Create a task that listens to `stream`, or to the log's `event`. What `ON` names goes to its
+    trigger, the rest is its own."""
     source = {"event": more.pop("event")} if "event" in more else {"stream": stream}
-    on = source | {key: more.pop(key) for key in ("where", "input") if key in more}
+    on = source | {key: more.pop(key) for key in ON if key in more}
     document = {"name": name, "on": on, "pipeline": [{"id": "echo", "uses": "debug.echo"}], **more}
     now = system.time.now()
     definition = parse_definition(document, created_at=now, known_tools=None)

@@ -1,0 +1,191 @@
+"""Patterns of events: what becomes of those a task collects instead of starting a run for each. Pure.
+
+A task's events with one key are collected in a *window*. Time is event time: the instants that the events
+carry, not those they were read at.
+
+- `debounce`: one run when nothing has come for `quiet`, or `max_wait` after the first; for the last event.
+- `batch`: one run for all, when there are `size` of them, or `time` after the first.
+- `throttle`: at most `limit` runs in a window that the first event opens; for the first ones, each at once,
+  or for the last ones, when the window ends.
+
+A window ends `lateness` after its deadline, so that events out of order find it open. One that comes later
+belongs to the next window.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
+
+Kind = Literal["debounce", "batch", "throttle"]
+Reason = Literal["quiet", "max_wait", "size", "time", "window"]
+
+LARGEST = 10_000
+"""The most events a window holds; it ends with that many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A task's pattern; durations are in seconds. What its kind does not have is 0, or False."""
+
+    kind: Kind
+    lateness: float = 0.0
+    quiet: float = 0.0
+    max_wait: float = 0.0
+    size: int = LARGEST
+    time: float = 0.0
+    limit: int = 0
+    window: float = 0.0
+    last: bool = False
+
+    @property
+    def starts_at_once(self) -> bool:
+        """Whether events start their runs when they come, and none is held."""
+        return self.kind == "throttle" and not self.last
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The pattern as EventCollected carries it."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A collected event: the position in the log it was collected at, and its own time."""
+
+    position: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The events of a task and a key that are waiting, in the order of their time. Those behind the deadline
+    are there already for the next window, while this one waits for what is late.
+
+    A pattern that starts runs at once holds none: `started` counts its runs, and `opened_at` is the first
+    event's time.
+    """
+
+    pattern: Pattern
+    held: tuple[Held, ...] = ()
+    opened_at: datetime | None = None
+    started: int = 0
+
+    def first(self) -> tuple[tuple[Held, ...], datetime]:
+        """The events of this window, and its deadline: the instant, in event time, behind which nothing
+        belongs to it."""
+        if not self.held:
+            assert self.opened_at is not None
+            return (), self.opened_at + timedelta(seconds=self.pattern.window)
+        opened = self.held[0].at
+        if self.pattern.kind != "debounce":
+            length = self.pattern.time if self.pattern.kind == "batch" else self.pattern.window
+            deadline = opened + timedelta(seconds=length)
+            number = bisect_right(self.held, deadline, key=lambda each: each.at)
+            return self.held[: min(number, self.pattern.size)], deadline
+        quiet, longest = timedelta(seconds=self.pattern.quiet), timedelta(seconds=self.pattern.max_wait)
+        deadline, number = opened, 0
+        for each in self.held:
+            if number and each.at > deadline:
+                break
+            deadline, number = min(each.at + quiet, opened + longest), number + 1
+        return self.held[:number], deadline
+
+    @property
+    def due_at(self) -> datetime:
+        """When it ends, if nothing comes."""
+        return self.first()[1] + timedelta(seconds=self.pattern.lateness)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A run for these events, in the order of their time; it is about the last, or about all."""
+
+    events: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """No run for this event: its window had its runs."""
+
+    event: Held
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The events of a window that ended, in the order of their time, why, and what becomes of each."""
+
+    pattern: Pattern
+    held: tuple[Held, ...]
+    reason: Reason
+    outcomes: tuple[Start | Drop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one event does: the windows that end with it, runs at once, the window that is open then (None:
+    none)."""
+
+    window: Window | None
+    closings: tuple[Closing, ...] = ()
+    at_once: tuple[Start | Drop, ...] = ()
+
+
+def collect(window: Window | None, pattern: Pattern, event: Held) -> Step:
+    """Take one event in. A `pattern` that the task has got since takes the place of the window's; one of
+    another kind ends it."""
+    closings: list[Closing] = []
+    if window is not None and (pattern.kind, pattern.last) != (window.pattern.kind, window.pattern.last):
+        while window is not None:
+            window = _end(window, closings)
+    if pattern.starts_at_once:
+        return replace(_at_once(window, pattern, event), closings=tuple(closings))
+    held = window.held if window else ()
+    at = bisect_right(held, (event.at, event.position), key=lambda each: (each.at, each.position))
+    left: Window | None = Window(pattern, (*held[:at], event, *held[at:]))
+    while left is not None:
+        members, deadline = left.first()
+        full = len(members) >= pattern.size or len(left.held) >= LARGEST
+        # Time goes by the latest event there is: what is late by more has its window behind it.
+        if not full and left.held[-1].at <= deadline + timedelta(seconds=pattern.lateness):
+            break
+        left = _end(left, closings, "size" if full else None)
+    return Step(left, tuple(closings))
+
+
+def close(window: Window, reason: Reason | None = None) -> tuple[Closing | None, Window | None]:
+    """End a window whose time has come, or for another `reason`: what that does (None: nothing, it held
+    nothing), and the next window, which events wait for already."""
+    pattern, (members, deadline) = window.pattern, window.first()
+    if not members:
+        return None, None
+    rest = window.held[len(members) :]
+    left = Window(pattern, rest) if rest else None
+    if pattern.kind == "throttle":
+        outcomes: tuple[Start | Drop, ...] = tuple(
+            Start((each,)) if number >= len(members) - pattern.limit else Drop(each)
+            for number, each in enumerate(members)
+        )
+        return Closing(pattern, members, reason or "window", outcomes), left
+    if reason is None and pattern.kind == "debounce":
+        waited = deadline - members[0].at >= timedelta(seconds=pattern.max_wait)
+        reason = "max_wait" if waited else "quiet"
+    return Closing(pattern, members, reason or "time", (Start(members),)), left
+
+
+def _at_once(window: Window | None, pattern: Pattern, event: Held) -> Step:
+    opened = window.opened_at if window else None
+    if opened is None or event.at > opened + timedelta(seconds=pattern.window):
+        window, opened = None, event.at
+    started = window.started if window else 0
+    if started < pattern.limit:
+        return Step(Window(pattern, (), opened, started + 1), (), (Start((event,)),))
+    return Step(Window(pattern, (), opened, started), (), (Drop(event),))
+
+
+def _end(window: Window, closings: list[Closing], reason: Reason | None = None) -> Window | None:
+    closing, left = close(window, reason)
+    if closing is not None:
+        closings.append(closing)
+    return left

@@ -1,0 +1,158 @@
+"""Windows: what tasks with a pattern collect becomes their runs, in event time (see domain/windows.py).
+
+EventCollected is in the log; who reads on from there takes each into its window, ends the windows whose time
+has come, and appends what follows from it, all in one transaction with the position reached. So nothing is
+counted twice and nothing is lost, wherever the process is cut off. One intake at a time does this; the row's
+lock says which. The windows are rows, and so are their timers.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from time import monotonic
+
+import structlog
+
+from ordinaut.domain.windows import Held, Pattern, close, collect
+from ordinaut.intake.backlog import Backlog
+from ordinaut.intake.record import AWAY
+from ordinaut.intake.window_outcomes import Outcomes, TaskChanged
+from ordinaut.log.append import Connection
+from ordinaut.log.read import COLUMNS, to_event
+from ordinaut.log.wake import LOG, Wake
+from ordinaut.runtime.system import System
+from ordinaut.runtime.windows import Row, due, load, next_due, store, streams_of
+
+BATCH = 500
+"""How many collected events are taken in, or windows ended, in one transaction."""
+
+NEWS_SECONDS = 0.05
+"""Appends are looked at together: under load there are many a second."""
+
+PATIENCE_SECONDS = 300.0
+"""How long a window that is due waits for a stream whose entries have not all been read."""
+
+BACKLOG_SECONDS = 0.25
+"""How soon the streams are asked again that a window waits for."""
+
+# A process that hangs with the transaction open would keep all others from the windows.
+_LET_GO = "SET LOCAL idle_in_transaction_session_timeout = '15s'"
+
+_NEWS = f"""
+SELECT {COLUMNS} FROM events WHERE type = 'EventCollected' AND position > $1 ORDER BY position LIMIT $2
+"""
+
+logger = structlog.get_logger(__name__)
+
+
+class Windows:
+    """Takes collected events into their windows and ends these, until told to stop."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._backlog = Backlog(system.redis)
+        self._waiting: dict[tuple[str, str], float] = {}
+        self._wake = Wake()
+        self._troubled = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow the log and the clock; outages of PostgreSQL are waited out."""
+        unhear = self._system.notifications.hear(LOG, lambda _: self._wake.set())
+        stopping = asyncio.create_task(stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.is_set():
+                try:
+                    more, wait = await self.step(), await self._until_due()
+                    self._troubled = False
+                except TaskChanged:
+                    more, wait = True, 0.0
+                except AWAY as error:
+                    more, wait = False, self._system.settings.poll_seconds
+                    if not self._troubled:
+                        self._troubled = True
+                        logger.warning("windows.wait", reason=str(error) or type(error).__name__)
+                if not more:
+                    await self._wake.wait(wait or BACKLOG_SECONDS)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), NEWS_SECONDS)
+        finally:
+            unhear()
+            stopping.cancel()
+
+    async def step(self) -> bool:
+        """Take in the next events, or end the windows that are due when there are none; says whether there
+        may be more to do. Raises `TaskChanged`, and what asking PostgreSQL raises; nothing was done then."""
+        async with self._system.pool.acquire() as connection, connection.transaction():
+            await connection.execute(_LET_GO)
+            position = await connection.fetchval(
+                "SELECT position FROM log_readers WHERE name = 'windows' FOR UPDATE SKIP LOCKED"
+            )
+            if position is None:
+                return False
+            if done := await self._take_in(connection, position):
+                return done
+            return await self._end_due(connection)
+
+    async def _take_in(self, connection: Connection, position: int) -> bool:
+        events = [to_event(row) for row in await connection.fetch(_NEWS, position, BATCH)]
+        if not events:
+            return False
+        rows = await load(connection, {(event.data["task"], event.data["key"]) for event in events})
+        outcomes = Outcomes(self._system)
+        for event in events:
+            name = (event.data["task"], event.data["key"])
+            row = rows.get(name) or Row(*name, event.space, event.data["name"])
+            held = Held(event.position, datetime.fromisoformat(event.data["at"]))
+            step = collect(row.window, Pattern.from_data(event.data["pattern"]), held)
+            for closing in step.closings:
+                outcomes.close(row, closing)
+            for outcome in step.at_once:
+                outcomes.decide(row, outcome)
+            rows[name] = replace(row, window=step.window)
+        await store(connection, rows.values())
+        await connection.execute(
+            "UPDATE log_readers SET position = $1 WHERE name = 'windows'", events[-1].position
+        )
+        await outcomes.append(connection)
+        return True
+
+    async def _end_due(self, connection: Connection) -> bool:
+        now = self._system.time.now()
+        rows = await due(connection, now, BATCH)
+        streams = await streams_of(connection, rows)
+        self._backlog.forget()
+        moved: list[Row] = []
+        outcomes = Outcomes(self._system)
+        for row in rows:
+            window = row.window
+            while window is not None and window.due_at <= now:
+                members, deadline = window.first()
+                sources = {streams[each.position] for each in members if each.position in streams}
+                if await self._backlog.hides(sources, deadline) and self._waits_on(row):
+                    break  # some of its events have not been read yet
+                self._waiting.pop((row.task_id, row.key), None)
+                closing, window = close(window)
+                if closing is not None:
+                    outcomes.close(row, closing)
+            if window is not row.window:
+                moved.append(replace(row, window=window))
+        if not moved:
+            return False
+        await store(connection, moved)
+        await outcomes.append(connection)
+        return len(rows) == BATCH
+
+    def _waits_on(self, row: Row) -> bool:
+        """Whether there is patience left with a window's streams."""
+        since = self._waiting.setdefault((row.task_id, row.key), monotonic())
+        return monotonic() - since < PATIENCE_SECONDS
+
+    async def _until_due(self) -> float:
+        """Seconds until the next window is due, at most the poll's."""
+        async with self._system.pool.acquire() as connection:
+            at = await next_due(connection)
+        longest = timedelta(seconds=self._system.settings.poll_seconds)
+        left = longest if at is None else min(longest, at - self._system.time.now())
+        return max(0.0, left.total_seconds())

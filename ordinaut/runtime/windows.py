@@ -1,0 +1,138 @@
+"""The table `windows`: the open windows and their timers, and how it follows from the log."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ordinaut.domain.windows import Held, Pattern, Window, collect
+from ordinaut.log.append import Connection
+from ordinaut.log.read import COLUMNS, to_event
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A task's window for one key; None when none is open."""
+
+    task_id: str
+    key: str
+    space: str
+    task: str
+    window: Window | None = None
+
+
+async def load(connection: Connection, names: Collection[tuple[str, str]]) -> dict[tuple[str, str], Row]:
+    """The open windows among these (task id, key)."""
+    tasks, keys = [name[0] for name in names], [name[1] for name in names]
+    rows = await connection.fetch(
+        """SELECT * FROM windows WHERE (task_id, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))""",
+        tasks, keys,
+    )  # fmt: skip
+    return {(str(row["task_id"]), row["key"]): _row(row) for row in rows}
+
+
+async def due(connection: Connection, now: datetime, limit: int) -> list[Row]:
+    """At most `limit` windows whose time has come, the oldest first."""
+    rows = await connection.fetch(
+        "SELECT * FROM windows WHERE due_at <= $1 ORDER BY due_at, task_id, key LIMIT $2", now, limit
+    )
+    return [_row(row) for row in rows]
+
+
+async def next_due(connection: Connection) -> datetime | None:
+    """When the next window ends."""
+    at: datetime | None = await connection.fetchval("SELECT min(due_at) FROM windows")
+    return at
+
+
+async def store(connection: Connection, rows: Iterable[Row]) -> None:
+    """Write the windows down as they are now."""
+    given = list(rows)
+    await delete(connection, given)
+    open_ = [row for row in given if row.window is not None]
+    await connection.executemany(
+        """INSERT INTO windows (task_id, key, space, task, pattern, opened_at, positions, instants, started,
+                                due_at) VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, $8, $9, $10)""",
+        [_columns(row) for row in open_],
+    )
+
+
+async def delete(connection: Connection, rows: Iterable[Row]) -> None:
+    """Remove windows that have ended."""
+    given = list(rows)
+    await connection.execute(
+        "DELETE FROM windows WHERE (task_id, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))",
+        [row.task_id for row in given], [row.key for row in given],
+    )  # fmt: skip
+
+
+async def streams_of(connection: Connection, rows: Iterable[Row]) -> dict[int, str]:
+    """By position, the Redis stream that each event came from that these windows hold."""
+    positions = [each.position for row in rows if row.window for each in row.window.held]
+    found = await connection.fetch(
+        """SELECT position, data#>>'{cause,stream}' AS stream FROM events
+            WHERE position = ANY ($1) AND data#>>'{cause,kind}' = 'stream'""",
+        positions,
+    )
+    return {row["position"]: row["stream"] for row in found}
+
+
+async def rebuild(connection: Connection) -> int:
+    """Make the table anew from the log, up to where it has been read; how many windows are open then. Needs a
+    transaction."""
+    position = await connection.fetchval("SELECT position FROM log_readers WHERE name = 'windows' FOR UPDATE")
+    rows = await fold_log(connection, position)
+    await connection.execute("DELETE FROM windows")
+    await store(connection, rows.values())
+    return len(rows)
+
+
+async def fold_log(connection: Connection, upto: int) -> dict[tuple[str, str], Row]:
+    """The windows that the events collected up to a position make: what the table has to be. Those of a
+    throttle that has started its runs are there until another takes their place, though they may be over."""
+    rows: dict[tuple[str, str], Row] = {}
+    async for record in connection.cursor(
+        f"""SELECT {COLUMNS} FROM events
+             WHERE type = 'WindowClosed' OR type = 'EventCollected' AND position <= $1 ORDER BY position""",
+        upto,
+    ):
+        event = to_event(record)
+        data = event.data
+        name = (data["task"], data["key"])
+        row = rows.get(name) or Row(*name, event.space, data["name"])
+        if event.type == "EventCollected":
+            held = Held(event.position, datetime.fromisoformat(data["at"]))
+            window = _with(row.window, Pattern.from_data(data["pattern"]), held)
+        else:
+            window = _without(row.window, frozenset(data["positions"]))
+        rows[name] = replace(row, window=window)
+    return {name: row for name, row in rows.items() if row.window is not None}
+
+
+def _with(window: Window | None, pattern: Pattern, event: Held) -> Window | None:
+    if pattern.starts_at_once:
+        return collect(window, pattern, event).window
+    # Which of the events before it are out, WindowClosed says.
+    held = (*(window.held if window else ()), event)
+    return Window(pattern, tuple(sorted(held, key=lambda each: (each.at, each.position))))
+
+
+def _without(window: Window | None, positions: Collection[int]) -> Window | None:
+    held = tuple(each for each in window.held if each.position not in positions) if window else ()
+    return Window(window.pattern, held) if window and held else None
+
+
+def _row(record: Any) -> Row:
+    held = tuple(map(Held, record["positions"], record["instants"]))
+    window = Window(Pattern.from_data(record["pattern"]), held, record["opened_at"], record["started"])
+    return Row(str(record["task_id"]), record["key"], record["space"], record["task"], window)
+
+
+def _columns(row: Row) -> tuple[Any, ...]:
+    window = row.window
+    assert window is not None
+    return (
+        row.task_id, row.key, row.space, row.task, asdict(window.pattern), window.opened_at,
+        [each.position for each in window.held], [each.at for each in window.held], window.started,
+        window.due_at,
+    )  # fmt: skip

@@ -1,0 +1,283 @@
+"""Tasks that collect events: one run for many, each event in exactly one, whatever is killed on the way."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from ordinaut.domain import task
+from ordinaut.domain.definition import parse_definition
+from ordinaut.domain.errors import Invalid
+from ordinaut.domain.events import Event
+from ordinaut.intake.windows import Windows
+from ordinaut.runtime.system import System
+from ordinaut.runtime.windows import Row, fold_log, load, rebuild
+from tests.support.eventually import eventually
+from tests.support.listening import a_system, an_intake, events, happen, listen
+
+BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
+"""The entries of these tests are so old that every window is due when they have been read."""
+
+
+async def add(system: System, stream: str, *entries: tuple[float, Any]) -> None:
+    """Entries (seconds behind the first, data) with such ids."""
+    begin = int(BEGIN.timestamp() * 1000)
+    for number, (second, data) in enumerate(entries):
+        entry_id = f"{begin + int(second * 1000)}-{number + 1}"
+        await system.redis.xadd(stream, {"data": as_json(data)}, id=entry_id)
+
+
+def as_json(data: Any) -> str:
+    return orjson.dumps(data).decode()
+
+
+async def old(system: System, name: str, **more: Any) -> task.Task:
+    """A task that listens, as if it had been there when the entries were added."""
+    system.time.now = lambda: BEGIN - timedelta(days=1)  # type: ignore[method-assign]
+    try:
+        return await listen(system, name, **more)
+    finally:
+        del system.time.now  # type: ignore[method-assign]
+
+
+async def runs(system: System, number: int) -> list[Event]:
+    async def found() -> list[Event]:
+        requested = await events(system, "RunRequested")
+        assert len(requested) >= number, requested
+        return requested
+
+    return await eventually(found, timeout=20)
+
+
+async def settle(system: System) -> None:
+    """Take everything in and end what is due."""
+    windows = Windows(system)
+    while await windows.step():
+        pass
+
+
+async def table(system: System) -> dict[tuple[str, str], Row]:
+    rows = await system.pool.fetch("SELECT task_id::text, key FROM windows")
+    async with system.pool.acquire() as connection:
+        return await load(connection, {(row["task_id"], row["key"]) for row in rows})
+
+
+async def folded(system: System) -> dict[tuple[str, str], Row]:
+    async with system.pool.acquire() as connection, connection.transaction():
+        position = await connection.fetchval("SELECT position FROM log_readers WHERE name = 'windows'")
+        return await fold_log(connection, position)
+
+
+async def test_a_debounced_task_has_one_run_for_the_last_of_many_events_of_a_key(
+    database_url: str, redis_url: str
+) -> None:
+    async with a_system(database_url, redis_url) as system:
+        debounce = {"quiet": "10s", "max_wait": "1m"}
+        await old(system, "save", key="${data.doc}", input="${data.text}", debounce=debounce)
+        texts = [(0, "a", "1"), (4, "b", "x"), (8, "a", "2"), (12, "a", "3"), (40, "a", "4")]
+        await add(system, "orders", *((second, {"doc": doc, "text": text}) for second, doc, text in texts))
+        async with an_intake(system):
+            found = await runs(system, 3)
+        assert sorted((run.data["cause"]["key"], run.data["input"]) for run in found) == [
+            ("a", "3"), ("a", "4"), ("b", "x"),
+        ]  # fmt: skip
+        (first,) = [run for run in found if run.data["input"] == "3"]
+        cause = first.data["cause"]
+        assert (cause["kind"], cause["pattern"], cause["count"]) == ("window", "debounce", 3)
+        assert [one["kind"] for one in cause["events"]] == ["stream"] * 3
+        assert (datetime.fromisoformat(cause["to"]) - datetime.fromisoformat(cause["from"])).seconds == 12
+        closed = {event.reference: event for event in await events(system, "WindowClosed")}
+        assert closed[first.causation or ""].data["reason"] == "quiet"
+        assert await table(system) == {}
+
+
+async def test_a_batch_gives_its_run_the_list_of_what_came(database_url: str, redis_url: str) -> None:
+    async with a_system(database_url, redis_url) as system:
+        await old(system, "load", input="${data.n}", batch={"size": 4, "time": "30s"})
+        await add(system, "orders", *((n, {"n": n}) for n in range(10)))
+        async with an_intake(system):
+            found = await runs(system, 3)
+        assert [run.data["input"] for run in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert [event.data["reason"] for event in await events(system, "WindowClosed")] == [
+            "size",
+            "size",
+            "time",
+        ]
+
+
+@pytest.mark.parametrize(("keep", "started"), [("first", [0, 1, 6, 7]), ("last", [2, 3, 7, 8])])
+async def test_a_throttled_task_runs_so_often_in_a_window_and_says_what_it_left_out(
+    database_url: str, redis_url: str, keep: str, started: list[int]
+) -> None:
+    async with a_system(database_url, redis_url) as system:
+        throttle = {"limit": 2, "window": "5s", "keep": keep}
+        await old(system, "tell", input="${data.n}", throttle=throttle)
+        await add(system, "orders", *((n, {"n": n}) for n in (0, 1, 2, 3, 6, 7, 8)))
+        async with an_intake(system):
+            found = await runs(system, 4)
+
+            async def left_out() -> list[Event]:
+                skipped = await events(system, "OccurrenceSkipped")
+                assert len(skipped) == 3
+                return skipped
+
+            skipped = await eventually(left_out, timeout=20)
+        assert sorted(run.data["input"] for run in found) == started
+        assert {event.data["reason"] for event in skipped} == {"throttled"}
+        assert {event.version for event in skipped} == {2}, "behind EventCollected, on the same stream"
+
+
+async def test_each_event_is_in_one_run_however_often_the_process_is_cut_off(
+    database_url: str, redis_url: str, seed: int
+) -> None:
+    chance = random.Random(seed)
+    async with a_system(database_url, redis_url) as system:
+        await old(system, "load", key="${data.key}", input="${data.n}", batch={"size": 7, "time": "20s"})
+        entries = [(n / 4, {"key": str(chance.randrange(5)), "n": n}) for n in range(300)]
+        await add(system, "orders", *entries)
+        async with an_intake(system):
+
+            async def collected() -> bool:
+                return len(await events(system, "EventCollected")) > 150
+
+            await eventually(collected, timeout=20)
+        for _ in range(15):
+            cut = [asyncio.create_task(Windows(system).step()) for _ in range(2)]
+            await asyncio.sleep(chance.random() * 0.02)
+            for one in cut:
+                one.cancel()
+            await asyncio.gather(*cut, return_exceptions=True)
+            assert await table(system) == await folded(system)
+        async with an_intake(system), an_intake(system):
+
+            async def all_of_them() -> list[Any]:
+                inputs = [n for run in await events(system, "RunRequested") for n in run.data["input"]]
+                assert len(inputs) >= 300
+                return inputs
+
+            inputs = await eventually(all_of_them, timeout=30)
+        assert sorted(inputs) == list(range(300))
+        assert await table(system) == {}
+
+
+async def test_the_table_follows_from_the_log_and_can_be_made_anew(database_url: str, redis_url: str) -> None:
+    async with a_system(database_url, redis_url) as system:
+        await listen(system, "wait", key="${data.key}", debounce={"quiet": "1h"})
+        await listen(system, "keep", key="${data.key}", throttle={"limit": 1, "window": "1h"})
+        for n in range(20):
+            await system.redis.xadd("orders", {"data": as_json({"key": str(n % 3)})})
+        async with an_intake(system):
+
+            async def taken_in() -> bool:
+                await settle(system)
+                return len(await events(system, "EventCollected")) == 40 and len(await table(system)) == 6
+
+            await eventually(taken_in, timeout=20)
+        before = await table(system)
+        assert before == await folded(system)
+        await system.pool.execute("UPDATE windows SET positions = '{}', due_at = now()")
+        async with system.pool.acquire() as connection, connection.transaction():
+            assert await rebuild(connection) == 6
+        assert await table(system) == before
+
+
+async def test_a_window_that_is_due_waits_for_what_the_stream_still_holds(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def idle(self: Windows, stop: asyncio.Event) -> None:
+        await stop.wait()
+
+    async with a_system(database_url, redis_url) as system:
+        await old(system, "load", input="${data}", batch={"size": 100, "time": "60s"})
+        await add(system, "orders", (0, 0))
+        with monkeypatch.context() as patched:
+            patched.setattr(Windows, "run", idle)
+            async with an_intake(system):
+                await eventually(lambda: events(system, "EventCollected"), timeout=20)
+                await eventually(lambda: acknowledged(system), timeout=20)
+        await add(system, "orders", (30, 1))
+        await settle(system)
+        (row,) = (await table(system)).values()
+        assert row.window is not None and row.window.due_at < system.time.now()
+        assert await events(system, "RunRequested") == []
+        async with an_intake(system):
+            found = await runs(system, 1)
+        assert [run.data["input"] for run in found] == [[0, 1]]
+
+
+async def acknowledged(system: System) -> bool:
+    return (await system.redis.xpending("orders", "ordinaut"))["pending"] == 0
+
+
+@pytest.mark.parametrize("state", ["paused", "retired"])
+async def test_a_window_of_a_task_that_may_not_run_ends_with_that_verdict(
+    database_url: str, redis_url: str, state: str
+) -> None:
+    async with a_system(database_url, redis_url) as system:
+        held = await listen(system, "hold", batch={"size": 100, "time": "2s"})
+        await system.redis.xadd("orders", {"data": "1"})
+        async with an_intake(system):
+            await eventually(lambda: events(system, "EventCollected"), timeout=20)
+            change = task.pause(held, None) if state == "paused" else task.retire(held, None)
+            await happen(system, held, change)
+            (skipped,) = await eventually(lambda: events(system, "OccurrenceSkipped"), timeout=20)
+        assert (skipped.data["reason"], skipped.data["cause"]["kind"]) == (state, "window")
+        assert await events(system, "RunRequested") == []
+
+
+async def test_the_log_s_own_events_are_collected_too(database_url: str, redis_url: str) -> None:
+    async with a_system(database_url, redis_url) as system:
+        state = await listen(system, "often")
+        await listen(
+            system, "digest", event="TaskPaused", input="${data.task}", batch={"size": 3, "time": "1h"}
+        )
+        for _ in range(3):
+            state = await happen(system, state, task.pause(state, None))
+            state = await happen(system, state, task.resume(state))
+        async with an_intake(system):
+            (run,) = await runs(system, 1)
+        assert run.data["input"] == ["often"] * 3
+        assert run.data["depth"] == 1
+
+
+async def test_a_key_that_names_nothing_is_a_rejection(database_url: str, redis_url: str) -> None:
+    async with a_system(database_url, redis_url) as system:
+        await listen(system, "save", key="${data.doc}", debounce={"quiet": "1s"})
+        for data in ({}, {"doc": "x" * 600}):
+            await system.redis.xadd("orders", {"data": as_json(data)})
+        async with an_intake(system):
+
+            async def both() -> Sequence[Event]:
+                rejected = await events(system, "EventRejected")
+                assert len(rejected) == 2
+                return rejected
+
+            rejected = await eventually(both, timeout=20)
+        reasons = [event.data["reason"] for event in rejected]
+        assert any("names nothing" in one for one in reasons) and any("512" in one for one in reasons)
+
+
+@pytest.mark.parametrize(
+    ("on", "pointer", "told"),
+    [
+        ({"key": "${data.x}"}, "/on/key", "add debounce, batch or throttle"),
+        ({"debounce": {"quiet": "1s"}, "batch": {"time": "1s"}}, "/on/batch", "does not go with 'debounce'"),
+        ({"debounce": {}}, "/on/debounce/quiet", "is missing"),
+        ({"batch": {"time": "1s", "size": 0}}, "/on/batch/size", "greater than or equal to 1"),
+        ({"throttle": {"window": "1s", "keep": "some"}}, "/on/throttle/keep", "'first' or 'last'"),
+        ({"throttle": {"windw": "1s"}}, "/on/throttle/window", "is missing"),
+        ({"batch": {"time": "1s"}, "key": "${steps.x}"}, "/on/key", "names nothing"),
+        ({"batch": {"time": "soon"}}, "/on/batch/time", "90s"),
+    ],
+)
+def test_a_wrong_pattern_is_told_with_its_place(on: dict[str, Any], pointer: str, told: str) -> None:
+    document = {"name": "t", "on": {"stream": "s", **on}, "pipeline": [{"id": "say", "uses": "debug.echo"}]}
+    with pytest.raises(Invalid) as caught:
+        parse_definition(document, created_at=datetime.now(UTC), known_tools=None)
+    assert any(
+        fault.pointer == pointer and told in f"{fault.message} {fault.hint}" for fault in caught.value.faults
+    ), caught.value.faults
