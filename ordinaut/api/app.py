@@ -24,6 +24,7 @@ from ordinaut.api import (
     spaces,
     taskcontrol,
     tasks,
+    windows,
 )
 from ordinaut.api import tools as tool_list
 from ordinaut.api.auth import Authenticate
@@ -63,7 +64,7 @@ def create_app(
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
     for module in (
-        tasks, taskcontrol, schedules, refresh, backfills, replays, tool_list, runs, spaces, events, dead,
+        tasks, taskcontrol, schedules, refresh, backfills, replays, tool_list, runs, spaces, events, windows, dead,
         hooks, log, projections, health,
     ):  # fmt: skip
         app.router.routes.extend(module.router.routes)

@@ -18,6 +18,7 @@ from ordinaut.cli import (
     commands_stream,
     commands_task,
     commands_tool,
+    commands_window,
 )
 from ordinaut.domain.errors import OrdinautError
 
@@ -36,7 +37,7 @@ app.add_typer(commands_backfill.app, name="backfill")
 app.add_typer(commands_stream.stream, name="stream")
 app.add_typer(commands_tool.app, name="tool")
 app.add_typer(commands_space.app, name="space")
-app.add_typer(commands_stream.stream, name="stream")
+app.add_typer(commands_window.app, name="window")
 app.add_typer(commands_log.log, name="log")
 app.add_typer(commands_log.event, name="event")
 app.add_typer(commands_hook.app, name="hook")

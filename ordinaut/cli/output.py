@@ -131,6 +131,9 @@ def cause(value: Mapping[str, Any]) -> str:
             return escape(f"replay of {value.get('stream')} {value.get('id')}")
         case "stream" | "event" as kind:
             return escape(f"{kind} {value.get('stream')} {value.get('id')}")
+        case "window":
+            key = f" of {escape(value['key'])}" if value.get("key") else ""
+            return f"{value.get('pattern')}{key}, {value.get('count')} events"
         case "system":
             return escape(f"{value.get('event')} at {value.get('position')}")
         case "retry":

@@ -93,7 +93,7 @@ class Windows:
                 return False
             if done := await self._take_in(connection, position):
                 return done
-            return await self._end_due(connection)
+            return await self._end_due(connection, position)
 
     async def _take_in(self, connection: Connection, position: int) -> bool:
         events = [to_event(row) for row in await connection.fetch(_NEWS, position, BATCH)]
@@ -118,7 +118,7 @@ class Windows:
         await outcomes.append(connection)
         return True
 
-    async def _end_due(self, connection: Connection) -> bool:
+    async def _end_due(self, connection: Connection, position: int) -> bool:
         now = self._system.time.now()
         rows = await due(connection, now, BATCH)
         streams = await streams_of(connection, rows)
@@ -140,6 +140,9 @@ class Windows:
                 moved.append(replace(row, window=window))
         if not moved:
             return False
+        # What the streams were asked about may have been collected since the log was read.
+        if await connection.fetch(_NEWS, position, 1):
+            return True
         await store(connection, moved)
         await outcomes.append(connection)
         return len(rows) == BATCH

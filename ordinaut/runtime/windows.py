@@ -77,6 +77,33 @@ async def streams_of(connection: Connection, rows: Iterable[Row]) -> dict[int, s
     return {row["position"]: row["stream"] for row in found}
 
 
+async def list_windows(
+    connection: Connection, space: str, after: tuple[str, str], limit: int, *, task_id: str | None = None
+) -> list[dict[str, Any]]:
+    """A space's open windows in the order of task and key, behind the (task, key) `after`, as the API shows
+    them."""
+    rows = await connection.fetch(
+        """SELECT * FROM windows WHERE space = $1 AND (task, key) > ($2, $3)
+              AND ($4::text IS NULL OR task_id = $4::text::uuid) ORDER BY task, key LIMIT $5""",
+        space, *after, task_id, limit,
+    )  # fmt: skip
+    return [_public(row) for row in rows]
+
+
+def _public(record: Any) -> dict[str, Any]:
+    instants = record["instants"] or [record["opened_at"]]
+    return {
+        "task": record["task"],
+        "task_id": str(record["task_id"]),
+        "key": record["key"],
+        "pattern": record["pattern"]["kind"],
+        "count": len(record["positions"]) or record["started"],
+        "from": instants[0].isoformat(),
+        "to": instants[-1].isoformat(),
+        "due_at": record["due_at"].isoformat(),
+    }
+
+
 async def rebuild(connection: Connection) -> int:
     """Make the table anew from the log, up to where it has been read; how many windows are open then. Needs a
     transaction."""

@@ -23,6 +23,9 @@ from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, happen, listen
 from tests.support.running import running
 
+READ = "SELECT position FROM log_readers WHERE name = 'events'"
+"""How far the log has been read for the tasks that listen to it."""
+
 
 async def requested(system: System, number: int, **more: Any) -> list[Event]:
     """The runs asked for, when there are so many."""
@@ -172,7 +175,7 @@ async def settled(system: System) -> None:
         before = await system.pool.fetchval("SELECT position FROM log_head")
         await asyncio.sleep(0.3)
         after = await system.pool.fetchval("SELECT position FROM log_head")
-        return bool(after == before == await system.pool.fetchval("SELECT position FROM log_readers"))
+        return bool(after == before == await system.pool.fetchval(READ))
 
     await eventually(quiet, timeout=30)
 
@@ -242,7 +245,7 @@ async def test_without_listeners_the_reader_follows_in_strides(database_url: str
             await system.appender.append(Append(f"agent-{number}", 0, noise, "default", "test", "c", None))
         log = LogEvents(system, TriggerIndex(system.pool))
         await log.step()
-        assert await system.pool.fetchval("SELECT position FROM log_readers") == 12_000
+        assert await system.pool.fetchval(READ) == 12_000
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from ordinaut.domain.events import Event
 from ordinaut.intake.windows import Windows
 from ordinaut.runtime.system import System
 from ordinaut.runtime.windows import Row, fold_log, load, rebuild
+from tests.support.api import KEY, PIPELINE, running_api
+from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, happen, listen
 
@@ -259,6 +261,29 @@ async def test_a_key_that_names_nothing_is_a_rejection(database_url: str, redis_
             rejected = await eventually(both, timeout=20)
         reasons = [event.data["reason"] for event in rejected]
         assert any("names nothing" in one for one in reasons) and any("512" in one for one in reasons)
+
+
+async def test_open_windows_are_shown_over_http_and_by_the_command(database_url: str, redis_url: str) -> None:
+    async with running_api(database_url, redis_url) as api:
+        body = {"pipeline": PIPELINE, "on": {"stream": "docs", "key": "${data}", "debounce": {"quiet": "1h"}}}
+        assert (await api.http.put("/v1/tasks/save", json=body)).status_code == 201
+        for key in ("a", "b", "a"):
+            answer = await api.http.post("/v1/events", json={"stream": "docs", "data": key})
+            assert (answer.status_code, answer.json()["runs"]) == (202, [])
+        await settle(api.system)
+        page = (await api.http.get("/v1/windows", params={"limit": 1})).json()
+        (first,) = page["items"]
+        assert (first["task"], first["key"], first["pattern"], first["count"]) == ("save", "a", "debounce", 2)
+        assert datetime.fromisoformat(first["due_at"]) > datetime.fromisoformat(first["to"])
+        rest = (await api.http.get("/v1/windows", params={"after": page["next"], "task": "save"})).json()
+        assert [(each["key"], each["count"]) for each in rest["items"]] == [("b", 1)]
+        assert (await api.http.get("/v1/windows", params={"task": "other"})).json()["items"] == []
+        env = {"ORDINAUT_URL": api.url, "ORDINAUT_API_KEY": KEY, "ORDINAUT_DATABASE_URL": database_url}
+        env["ORDINAUT_REDIS_URL"] = redis_url
+        shown = await asyncio.to_thread(ordinaut, "window", "list", env=env)
+        assert shown.returncode == 0 and "debounce" in shown.stdout, shown.stderr
+        again = await asyncio.to_thread(ordinaut, "window", "rebuild", env=env)
+        assert "2 windows are open" in again.stdout, again.stderr
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,8 @@ async def _live(api: Served, redis: Redis) -> None:
         "ticks": {"schedule": {"every": "1s"}, "pipeline": [_echo("tick")]},
         "first": {"on": first, "pipeline": [publish, _echo("never", **{"if": "`false`"})]},
         "second": {"on": {"stream": "second"}, "pipeline": [_echo("end")]},
+        "calms": {"on": {"stream": "second", "debounce": {"quiet": "10ms"}}, "pipeline": [_echo("end")]},
+        "minds": {"on": {"event": "RunFailed"}, "pipeline": [_echo("end")]},
         "fails": {"pipeline": [{**fails, "retry": again}]},
         "waits": {"pipeline": [{**fails, "retry": later}]},
         "changes": {"pipeline": [_echo("a")]},
