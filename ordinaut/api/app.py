@@ -64,8 +64,8 @@ def create_app(
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
     for module in (
-        tasks, taskcontrol, schedules, refresh, backfills, replays, tool_list, runs, spaces, events, windows, dead,
-        hooks, log, projections, health,
+        tasks, taskcontrol, schedules, refresh, backfills, replays, tool_list, runs, spaces, events, windows,
+        dead, hooks, log, projections, health,
     ):  # fmt: skip
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)

@@ -61,8 +61,9 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a trigger makes of an entry: it starts the run with this `input`, or (`none`) its `where` is not
-    true, or (`error`) it starts nothing for this `reason`. `run` is the id of the run it would get."""
+    """What a trigger makes of an entry: it starts a run with this `input` (or is collected for one), or
+    (`none`) its `where` is not true, or (`error`) it starts nothing for this `reason`. `run` is the id of the
+    run it would get."""
 
     id: str
     run: str
@@ -105,7 +106,7 @@ def judge(system: System, found: PastEntry, listening: Listening) -> Judged:
 def _judged(entry_id: str, run: str, event: NewEvent | None) -> Judged:
     if event is None:
         return Judged(entry_id, run, "none")
-    if event.type == "RunRequested":
+    if event.type in ("RunRequested", "EventCollected"):
         return Judged(entry_id, run, "match", None, event.data["input"], event.data["depth"])
     return Judged(entry_id, run, "error", event.data["reason"])
 

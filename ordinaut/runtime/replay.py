@@ -45,6 +45,10 @@ async def past_entries(
     are more than `most` or their inputs are too large together; Unavailable when Redis does not answer.
     """
     listening = listening_as_if_active(task, definition, reach.stream)
+    if definition.on is not None and definition.on.pattern is not None:
+        kind = definition.on.pattern.kind
+        what = f"the task {task.name!r} collects events ({kind}): no entry has a run of its own"
+        raise Invalid.at("/stream", what, "`ordinaut trigger test` shows which entries it would collect")
     found: list[Replayed] = []
     size = 0
     async for entries in read_entries(system, task.space, reach):
@@ -90,7 +94,8 @@ def _replayed(one: Judged, version: int, first: dict[str, Event], *, rerun: bool
     known = first.get(one.run)
     # A plan holds the inputs of what it runs.
     given = one.input if rerun or run is None else None
-    if known is not None and known.type == "OccurrenceSkipped":
-        return Replayed(one.id, version, "skipped", one.run, known.data["reason"], run, given, one.depth)
+    if known is not None and known.type in ("OccurrenceSkipped", "EventCollected"):
+        why = known.data.get("reason", "collected")
+        return Replayed(one.id, version, "skipped", one.run, why, run, given, one.depth)
     verdict: Ledger = "none" if run is None else "fired"
     return Replayed(one.id, version, verdict, one.run, None, run, given, one.depth)

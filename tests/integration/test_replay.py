@@ -315,6 +315,15 @@ async def test_more_than_a_plan_holds_is_refused_with_where_to_cut(
         await found(250)
 
 
+async def test_a_task_that_collects_events_is_not_replayed_entry_by_entry(api: Served, redis: Redis) -> None:
+    await listen(api.system, "ship", batch={"time": "1h"})
+    await add(redis, 1)
+    answer = await api.http.post("/v1/tasks/ship/replay", json={"stream": "orders"})
+    assert (
+        pointers(answer) == ["/stream"] and "collects events (batch)" in answer.json()["errors"][0]["detail"]
+    )
+
+
 async def test_a_retired_task_an_unknown_one_and_one_that_listens_to_nothing_are_refused(
     api: Served, redis: Redis
 ) -> None:
