@@ -9,9 +9,10 @@ from ordinaut.domain import ids, task
 from ordinaut.domain.errors import AlreadyExists, Invalid
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.request import MAX_DEPTH
+from ordinaut.domain.run import run_stream
 from ordinaut.log.append import Append
-from ordinaut.runtime.publication import event_run_id, event_stream
-from ordinaut.runtime.publish import publish_event
+from ordinaut.runtime.publication import Incoming, Origin, event_run_id, event_stream
+from ordinaut.runtime.publish import publish_event, publish_events
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 from tests.support.listening import a_system, events, happen, listen
@@ -107,6 +108,55 @@ async def test_what_a_crash_left_undone_is_done_when_it_is_published_again(
         assert skips == {"paused": "paused", "retired": "retired", "changed": "changed"}
         assert [event.data["name"] for event in await events(system, "EventRejected")] == ["broken"]
         assert await publish(system, 1, event_id) == answer
+
+
+async def test_a_batch_that_a_crash_cut_short_is_completed_when_it_is_published_again(
+    database_url: str, redis_url: str
+) -> None:
+    """However much of it had been recorded: nothing of an event, the event alone, or some of its verdicts."""
+    async with a_system(database_url, redis_url) as system:
+        tasks = [await listen(system, name) for name in ("one", "two")]
+        batch = [Incoming("orders", number, ids.new_id()) for number in range(4)]
+        origin = Origin("default", "key:me", "story", "request:1")
+        whole = await publish_events(system, TriggerIndex(system.pool), batch[:1], origin)
+        for count, one in enumerate(batch[1:3]):
+            data = {"stream": "orders", "data": one.data, "depth": 0, "tasks": [each.id for each in tasks]}
+            received = NewEvent("EventReceived", data)
+            await system.appender.append(Append(event_stream(one.id), 0, [received], "default", "x", "c"))
+            for each in tasks[:count]:
+                skipped = NewEvent("OccurrenceSkipped", {"task": each.id, "reason": "paused"})
+                run = run_stream(event_run_id(one.id, each.id))
+                await system.appender.append(Append(run, 0, [skipped], "default", "x", "c"))
+        found = await publish_events(system, TriggerIndex(system.pool), [*batch, batch[0]], origin)
+        runs = [[event_run_id(one.id, each.id) for each in tasks] for one in batch]
+        runs[2] = runs[2][1:]
+        assert [one.id for one in found] == [one.id for one in (*batch, batch[0])]
+        assert [one.runs for one in found] == [*runs, runs[0]]
+        assert found[0] == found[4] == whole[0]
+        assert await publish_events(system, TriggerIndex(system.pool), batch, origin) == found[:4]
+        assert len(await events(system, "EventReceived", "RunRequested")) == 4 + 7
+
+
+async def test_a_batch_meets_a_pause_that_comes_between_matching_and_appending(
+    database_url: str, redis_url: str
+) -> None:
+    async with a_system(database_url, redis_url) as system:
+        lazy = await listen(system, "lazy")
+        index = TriggerIndex(system.pool)
+        await index.refresh()
+
+        class Late(TriggerIndex):
+            async def refresh(self) -> None:
+                """Nothing new is heard."""
+
+        late = Late(system.pool)
+        late.__dict__.update(index.__dict__)
+        await happen(system, lazy, task.pause(lazy, None))
+        batch = [Incoming("orders", number, ids.new_id()) for number in range(3)]
+        found = await publish_events(system, late, batch, Origin("default", "key:me", "story", None))
+        assert [one.runs for one in found] == [[], [], []]
+        skips = await events(system, "OccurrenceSkipped")
+        assert [event.data["reason"] for event in skips] == ["paused"] * 3
 
 
 async def test_a_chain_of_events_that_is_too_long_is_cut(database_url: str, redis_url: str) -> None:
