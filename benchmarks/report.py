@@ -70,6 +70,7 @@ def floors(results: Results) -> list[Floor]:
         Floor("clock memory, many / 1,000 schedules", median(results.idle, "rss_ratio"), 1.1, at_most=True),
         Floor("burst, p99 to due_work", median(results.burst, "p99_s"), 1, at_most=True, unit=" s"),
         Floor("slowest next() of any FREQ", slowest, 5, at_most=True, unit=" ms"),
+        Floor("entries matched, 1,000 tasks", median(results.matching, "entries_per_s"), 20_000, unit=" /s"),
     ]
 
 
@@ -91,7 +92,7 @@ def show(console: Console, results: Results, about: dict[str, dict[str, str]], p
     console.print(_ratios(results))
     console.print(_floors(results))
     console.print(_absolute(results))
-    if results.post or results.rebuild or results.idle:
+    if results.post or results.rebuild or results.idle or results.matching:
         console.print(_own(results))
     if results.burst:
         console.print(_burst(results))
@@ -177,6 +178,8 @@ def _own(results: Results) -> Table:
         ("percent of a core with 1,000", results.idle, "cpu_percent_few"),
         ("its resident memory, MB", results.idle, "rss_mb_many"),
         ("resident memory with 1,000, MB", results.idle, "rss_mb_few"),
+        ("entries matched with 1,000 tasks, per second and core", results.matching, "entries_per_s"),
+        ("the same, every condition evaluated", results.matching, "plain_entries_per_s"),
     )
     for title, rows, key in figures:
         if rows:

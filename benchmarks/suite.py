@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import burst_bench, idle_bench, next_bench, post_bench, rebuild_bench, venvs
+from benchmarks import burst_bench, idle_bench, matching_bench, next_bench, post_bench, rebuild_bench, venvs
 from benchmarks.servers import Servers
 from benchmarks.venvs import PEERS, ROOT
 
-PARTS = ("throughput", "latency", "post", "rebuild", "idle", "burst", "next")
+PARTS = ("throughput", "latency", "post", "rebuild", "idle", "burst", "next", "matching")
 ORDINAUT_JOBS = 125_000
 PEER_TIMEOUT = 600.0
 
@@ -63,6 +63,7 @@ class Results:
     idle: list[Row] = field(default_factory=list)
     burst: list[Row] = field(default_factory=list)
     next: list[Row] = field(default_factory=list)
+    matching: list[Row] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
     def median(self, rows: Iterable[Row] | None, key: str) -> float | None:
@@ -176,4 +177,6 @@ class Suite:
             return await idle_bench.measured(plan.schedules, plan.idle_seconds, self.tell)
         if part == "burst":
             return await burst_bench.measured(plan.due, self.tell)
+        if part == "matching":
+            return matching_bench.measured()
         return next_bench.measured()

@@ -1,8 +1,8 @@
 """Expressions (JMESPath, https://jmespath.org/specification.html) and `${…}` templates.
 
 Both are compiled once, when a definition is read, and evaluated many times: each step renders its
-`with`, each stream entry is held against every `where`. An expression that only names something
-(`params.url`, `steps.order.body.id`), which is most of them, never enters the interpreter.
+`with`, each stream entry is held against every `where`. An expression that only names or compares something
+(`params.url`, `data.amount > `100``), which is most of them, never enters the interpreter.
 
 What the names at the root mean is the caller's: steps see `params, input, steps, run, now`, triggers
 see `data, stream, id, time`.
@@ -23,6 +23,7 @@ from ordinaut.domain import bounded_jmespath, jmespath_tree
 from ordinaut.domain.errors import Fault, Invalid
 from ordinaut.domain.jmespath_tree import Path
 from ordinaut.domain.jsonvalues import MAX_DEPTH, escape, faults_in
+from ordinaut.domain.quick_jmespath import Evaluate, is_false, quick
 
 MAX_EXPRESSION = 4096
 """The longest expression, in characters."""
@@ -49,6 +50,7 @@ class Expression:
     _path: Path | None = field(repr=False)
     _tree: jmespath_tree.Node = field(repr=False, compare=False)
     _builds: bool = field(repr=False)
+    _quick: Evaluate | None = field(repr=False, compare=False)
 
     @property
     def roots(self) -> frozenset[str]:
@@ -75,13 +77,8 @@ class Expression:
 
         Raises ExpressionError when a function is given what it does not take, or a bound is reached.
         """
-        if self._path is not None:
-            value: Any = scope
-            for name in self._path:
-                if not isinstance(value, dict | Mapping):
-                    return None
-                value = value.get(name)
-            return value
+        if self._quick is not None:
+            return self._quick(scope)
         try:
             value = bounded_jmespath.BoundedInterpreter().visit(self._tree, scope)
         # The library's functions raise whatever Python raises on values they do not expect.
@@ -102,7 +99,7 @@ def truthy(value: Any) -> bool:
 
     The number 0 is true, as its specification says.
     """
-    return not (value is None or value is False or value == "" or value == [] or value == {})
+    return not is_false(value)
 
 
 @lru_cache(4096)
@@ -122,9 +119,8 @@ def compile_expression(text: str) -> Expression:
     except (RecursionError, IndexError, KeyError, ValueError) as error:
         raise ExpressionError("the expression cannot be read; it may nest too deeply") from error
     _check(tree)
-    return Expression(
-        text, jmespath_tree.references(tree), jmespath_tree.plain_path(tree), tree, jmespath_tree.builds(tree)
-    )
+    path, builds = jmespath_tree.plain_path(tree), jmespath_tree.builds(tree)
+    return Expression(text, jmespath_tree.references(tree), path, tree, builds, quick(tree))
 
 
 _PATHS = frozenset({"subexpression", "index_expression", "projection", "value_projection"})

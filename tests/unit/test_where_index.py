@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import jmespath
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jmespath import exceptions
 
+from ordinaut.domain.bounded_jmespath import BoundedInterpreter
 from ordinaut.domain.expressions import ExpressionError, compile_expression, truthy
 from ordinaut.domain.where_index import WhereIndex
 from ordinaut.runtime.listening import is_pattern, matches
@@ -46,6 +49,17 @@ def concerned(where: str | None, seen: dict[str, Any]) -> bool:
         return where is None or truthy(compile_expression(where).evaluate(seen))
     except ExpressionError:
         return True
+
+
+@settings(max_examples=800)
+@given(wheres, entries)
+def test_a_condition_gives_what_the_interpreter_gives(text: str, seen: dict[str, Any]) -> None:
+    try:
+        expected = BoundedInterpreter().visit(jmespath.compile(text).parsed, seen)
+    except exceptions.JMESPathError:
+        return  # such a condition is left to the interpreter
+    found = compile_expression(text).evaluate(seen)
+    assert (type(found), found) == (type(expected), expected)
 
 
 @settings(max_examples=400)
