@@ -1,7 +1,7 @@
 """Holding entries of one stream against a thousand tasks that listen to it, one in a hundred of which match.
 
 From an entry's fields, as Redis gives them, to the input of every run that it starts: nothing is appended.
-Measured in processor time, so per core; once with the tasks ruled out by their conditions, and once with every
+Measured in processor time, so per core; once with tasks ruled out by their conditions, and once with every
 condition evaluated, which says what that is worth.
 """
 
