@@ -102,6 +102,14 @@ async def list_dead_letters(
     return [(row["position"], public(row)) for row in rows]
 
 
+async def count_dead(connection: Connection, most: int) -> int:
+    """How many are dead, in all spaces; not counted further than `most`."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM (SELECT FROM dead_letters WHERE state = 'dead' LIMIT $1) AS d", most
+    )
+    return found
+
+
 def public(row: Any) -> dict[str, Any]:
     """A row as the API shows it."""
     return {

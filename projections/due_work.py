@@ -83,6 +83,16 @@ PROJECTION = Projection(
 )
 
 
+async def waiting(connection: Connection, most: int) -> int:
+    """How many runs are due and have no worker; not counted further than `most`, which keeps it cheap."""
+    found: int = await connection.fetchval(
+        """SELECT count(*) FROM (SELECT FROM due_work WHERE run_at <= now()
+              AND (lease_until IS NULL OR lease_until <= now()) LIMIT $1) AS w""",
+        most,
+    )
+    return found
+
+
 async def depth(connection: Connection) -> dict[str, Any]:
     """How much there is to do: `ready` (due, not leased), `leased`, `later` (not due yet)."""
     row = await connection.fetchrow(

@@ -10,7 +10,10 @@ from ordinaut.api.door import Direct, Door, as_json, door_of
 from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.metrics import CONTENT_TYPE, published_position, render
 from ordinaut.runtime.migrate import migration_files
+from projections import due_work
 from projections.registry import all_projections
+
+_FULL = "{} runs or more wait for workers: nothing more is read from streams"
 
 router = APIRouter(tags=["system"], route_class=Direct)
 
@@ -64,7 +67,8 @@ def _failed(detail: str) -> dict[str, Any]:
 
 
 async def _database(door: Door) -> dict[str, Any]:
-    """The checks that PostgreSQL answers: `database`, `migrations`, `projections`; `_head` is for others."""
+    """The checks that PostgreSQL answers: `database`, `migrations`, `projections`, and `queue` when it is
+    full; `_head` is for others."""
     try:
         async with asyncio.timeout(SECONDS), door.system.pool.acquire() as connection:
             there = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
@@ -75,6 +79,9 @@ async def _database(door: Door) -> dict[str, Any]:
                 return {"database": _well(), "migrations": _failed(detail)}
             head = await connection.fetchval("SELECT position FROM log_head")
             rows = await connection.fetch("SELECT name, version, position FROM projection_checkpoints")
+            there = await connection.fetchval("SELECT to_regclass('due_work') IS NOT NULL")
+            high = door.system.settings.queue_high_water
+            waiting = await due_work.waiting(connection, high) if there else 0
     except OUTAGE as error:
         return {"database": _failed(f"PostgreSQL does not answer ({type(error).__name__})")}
     known = {row["name"]: row for row in rows}
@@ -92,7 +99,10 @@ async def _database(door: Door) -> dict[str, Any]:
         trouble = [f"of another version: {', '.join(old)}"] if old else []
         trouble += [f"events behind: {', '.join(behind)}"] if behind else []
         tables = _well("; ".join(trouble), "degraded" if trouble else "ok")
-    return {"database": _well(), "migrations": _well(), "projections": tables, "_head": head}
+    checks = {"database": _well(), "migrations": _well(), "projections": tables, "_head": head}
+    if waiting >= high:
+        checks["queue"] = _well(_FULL.format(waiting), "degraded")
+    return checks
 
 
 async def _redis(door: Door, head: int | None) -> dict[str, Any]:

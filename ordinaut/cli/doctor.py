@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.markup import escape
 
-from ordinaut.cli import ledger, redis_findings, spacing
+from ordinaut.cli import ledger, redis_findings, spacing, stream_findings
 from ordinaut.cli.database import operator_settings
 from ordinaut.cli.finding import Finding
 from ordinaut.cli.output import print_json, state, table
@@ -28,7 +28,7 @@ from projections.tasks import stream_triggers
 
 OLDEST_POSTGRES = 150000
 MUCH_LAG = 10_000
-"""Events or entries that a reader may be behind before it is worth a word."""
+"""Events that a reader may be behind before it is worth a word."""
 SKEW_SECONDS = 5.0
 LEAST_FREE = 0.9
 """The share of PostgreSQL's connections in use from which on it is worth a word."""
@@ -71,12 +71,14 @@ async def _all() -> list[Finding]:
             findings.append(await _projections(postgres))
             findings += [finding async for finding in ledger.findings(postgres)]
             findings += [finding async for finding in spacing.findings(postgres)]
+            findings.append(await stream_findings.queue(postgres, settings))
+            findings.append(await stream_findings.letters(postgres))
         if all(each.level != "fail" for each in answers):
             sources = await _sources(postgres) if postgres is not None and prepared else frozenset()
             findings.append(rights := await redis_findings.rights(settings, redis, sources))
             if postgres is not None and prepared and rights.level != "fail":
                 findings.append(await _relay(postgres, redis))
-                findings += [finding async for finding in _groups(sources, redis)]
+                findings += [finding async for finding in stream_findings.groups(sources, redis)]
         if postgres is not None:
             await postgres.close()
     finally:
@@ -177,28 +179,6 @@ async def _sources(connection: asyncpg.Connection) -> frozenset[str]:
     """The streams, and patterns of streams, that tasks listen to."""
     rows = await stream_triggers(connection)
     return frozenset(row["definition"]["schedule"]["on"]["stream"] for row in rows)
-
-
-async def _groups(sources: frozenset[str], redis: Redis) -> AsyncIterator[Finding]:
-    """How far the intake is in each stream that a task listens to."""
-    for stream in sorted(await redis_findings.streams(redis, sources)):
-        check = f"stream {stream}"
-        try:
-            groups: list[dict[str, Any]] = (
-                await redis.xinfo_groups(stream) if await redis.exists(stream) else []
-            )
-        except RedisError as error:
-            yield Finding(check, "fail", str(error), "the key must be a stream")
-            continue
-        if not groups:
-            yield Finding(check, "warn", "nobody reads it", "is the role `intake` running?")
-        for group in groups:
-            # Redis cannot tell the lag (None) after entries in the middle were deleted.
-            lag, pending = group.get("lag"), group["pending"]
-            waiting = "?" if lag is None else lag
-            found = f"group {_text(group['name'])}: {pending} taken up, {waiting} waiting"
-            late = (lag or 0) + pending > MUCH_LAG
-            yield Finding(check, "warn" if late else "ok", found, "start more `intake`" if late else "")
 
 
 def _text(value: Any) -> str:

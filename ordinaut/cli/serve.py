@@ -93,7 +93,8 @@ def build(system: System, names: Sequence[str]) -> dict[str, Role]:
     if "intake" in names:
         from ordinaut.intake.intake import Intake
 
-        roles["intake"] = Intake(system)
+        roles["intake"] = intake = Intake(system)
+        troubles["intake"] = lambda: intake.trouble or intake.pressure.trouble
     if "worker" in names:
         from ordinaut.work.worker import Worker
 

@@ -21,8 +21,10 @@ from redis.exceptions import RedisError, ResponseError
 from ordinaut.intake import source as sources
 from ordinaut.intake.claim import Held, claim, give_back, keep
 from ordinaut.intake.log_events import LogEvents
+from ordinaut.intake.pressure import LEAST_SECONDS, Pressure
 from ordinaut.intake.record import AWAY, DeadLetter, Recorder
 from ordinaut.intake.source import Source
+from ordinaut.intake.watch import Watch
 from ordinaut.intake.windows import Windows
 from ordinaut.log.wake import PROJECTED, Wake
 from ordinaut.runtime.entries import Entry, History
@@ -75,8 +77,15 @@ class Intake:
         self._in_hand: asyncio.Task[None] | None = None
         self._owed: deque[tuple[Sequence[DeadLetter], Held]] = deque()
         self.consumer = f"intake-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.lags: dict[str, int | None] = {}
+        self._watch = Watch(system.redis)
+        settings = system.settings
+        self.pressure = Pressure(system.pool, settings.queue_high_water, settings.poll_seconds)
         self.trouble: str | None = None
+
+    @property
+    def lags(self) -> dict[str, int | None]:
+        """The unread entries of each stream (None: unknown), as of a few seconds ago."""
+        return self._watch.lags
 
     @property
     def received(self) -> int:
@@ -142,6 +151,12 @@ class Intake:
             self._look_at = now + self._system.settings.poll_seconds
             await self._index.refresh()
             await self._prepare()
+        await self._watch.look([source.stream for source in self._readable()])
+        if await self.pressure.hold(self._recorder.matched):
+            await self._settle()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), min(self._system.settings.poll_seconds, LEAST_SECONDS))
+            return
         if now >= self._claim_at:
             # After the first look at the streams, so a predecessor's entries are claimed at startup too.
             self._claim_at = now + self._system.settings.lease_seconds / 2
@@ -217,7 +232,7 @@ class Intake:
         self._look_at = self._discover_at = 0.0
 
     async def _claim(self, stop: asyncio.Event) -> None:
-        """Take over what others left; remember the lags while at it."""
+        """Take over what others left."""
         settings = self._system.settings
         for source in self._readable():
             if stop.is_set():
@@ -231,7 +246,6 @@ class Intake:
                     await self._take_in(claimed.entries, stop, claimed.before, claimed.histories)
                     if stop.is_set():
                         return
-                self.lags[source.stream] = await sources.lag(self._redis, source)
             except ResponseError as error:
                 if not str(error).startswith(_LOST):
                     raise

@@ -1,4 +1,4 @@
-"""One Redis stream as intake reads it: its group made (again), its lag told."""
+"""One Redis stream as intake reads it: its group made (again)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,16 +132,6 @@ async def _has_group(redis: Redis, stream: str) -> bool:
     if not await redis.exists(stream):
         return False
     return any(text(group["name"]) == GROUP for group in await redis.xinfo_groups(stream))
-
-
-async def lag(redis: Redis, source: Source) -> int | None:
-    """How many entries of the stream nobody has read yet; None when Redis cannot tell (before 7.0, or after
-    entries in the middle were deleted)."""
-    for group in await redis.xinfo_groups(source.stream):
-        if text(group["name"]) == GROUP:
-            unread = group.get("lag")
-            return None if unread is None else int(unread)
-    return None
 
 
 async def leave(redis: Redis, source: Source, consumer: str) -> None:

@@ -3,7 +3,7 @@
 Counters and durations are of this process: each role counts what it does itself. The gauges about the
 whole system (queue, lags) are asked of PostgreSQL and Redis when somebody looks, so any process that
 serves /metrics tells them. Labels name kinds of things, never single ones: no run, task or key is a
-label, so that the number of time series stays bounded.
+label, so that the number of time series stays bounded. (Streams are, a bounded number of them.)
 """
 
 import asyncio
@@ -52,6 +52,23 @@ OCCURRENCES = Counter(
 ENTRIES = Counter(
     "ordinaut_stream_entries", "Stream entries this intake read, by outcome.", ["outcome"], registry=REGISTRY
 )
+ENTRIES_GONE = Counter(
+    "ordinaut_stream_entries_gone",
+    "Entries that were trimmed or deleted before they were read, as this intake saw.",
+    registry=REGISTRY,
+)
+STREAM_LAG = Gauge(
+    "ordinaut_stream_lag_entries", "Entries of a stream that nobody has read, as this intake saw last.",
+    ["stream"], registry=REGISTRY,
+)  # fmt: skip
+STREAM_PENDING = Gauge(
+    "ordinaut_stream_pending_entries", "Entries of a stream that were read and are not acknowledged.",
+    ["stream"], registry=REGISTRY,
+)  # fmt: skip
+HELD_BACK = Gauge(
+    "ordinaut_intake_held_back", "1 while this intake reads nothing because the queue is full.",
+    registry=REGISTRY,
+)  # fmt: skip
 HTTP_REQUESTS = Counter(
     "ordinaut_http_requests", "Answered requests, by method, route and status.",
     ["method", "route", "status"], registry=REGISTRY,

@@ -65,6 +65,11 @@ class Settings(BaseSettings):
         description="Runs, over all spaces, that begin to be caught up in one second at the most.",
     )
 
+    queue_high_water: int = Field(
+        100_000,
+        ge=1,
+        description="Runs that wait for workers from which on nothing more is read from streams.",
+    )
     max_deliveries: int = Field(
         5,
         ge=3,

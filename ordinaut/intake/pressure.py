@@ -1,0 +1,71 @@
+"""Flow control: no more is read from Redis than the queue can take.
+
+Entries that are not read stay in their streams, and nothing piles up in the group's list of pending ones.
+What is read becomes rows of `due_work`, from which every lease has to choose.
+"""
+
+import time
+
+import asyncpg
+import structlog
+
+from ordinaut.runtime.metrics import HELD_BACK
+from projections import due_work
+
+GOES_ON_AT = 0.8
+"""The share of the high-water mark that the queue must be down to before reading goes on."""
+
+LEAST_SECONDS = 0.2
+"""The queue is not counted more often than this, however near it is to the mark."""
+
+SHARE = 20
+"""Counting takes at most one part in so many of the time."""
+
+logger = structlog.get_logger(__name__)
+
+
+class Pressure:
+    """Whether there is room in the queue. `held` says whether reading is held back, `waiting` how many runs
+    waited when they were last counted (at most `high` of them are)."""
+
+    def __init__(self, pool: asyncpg.Pool, high: int, every_seconds: float) -> None:
+        self._pool = pool
+        self._every = every_seconds
+        self._asked = self._again = float("-inf")
+        self._matched = 0
+        self.high = high
+        self.low = int(high * GOES_ON_AT)
+        self.held = False
+        self.waiting = 0
+
+    @property
+    def trouble(self) -> str | None:
+        """A sentence while reading is held back."""
+        if not self.held:
+            return None
+        return (
+            f"{self.waiting} runs or more wait for workers: nothing is read from streams until there are"
+            f" {self.low} or fewer"
+        )
+
+    async def hold(self, matched: int) -> bool:
+        """Whether to hold back now. `matched` is how many runs this intake has asked for since its start:
+        between two counts it tells how much has come at the most. Raises what asking PostgreSQL raises."""
+        now = time.monotonic()
+        full = self.waiting + matched - self._matched >= self.high
+        if now >= self._again or (full and not self.held and now >= self._asked + LEAST_SECONDS):
+            async with self._pool.acquire() as connection:
+                self.waiting = await due_work.waiting(connection, self.high)
+            self._matched, self._asked = matched, now
+            self._again = now + max(self._every, SHARE * (time.monotonic() - now))
+            self._set(self.waiting >= self.high if not self.held else self.waiting > self.low)
+            return self.held
+        return self.held or full
+
+    def _set(self, held: bool) -> None:
+        if held and not self.held:
+            logger.warning("intake.held_back", waiting=self.waiting, until=self.low)
+        elif self.held and not held:
+            logger.info("intake.goes_on", waiting=self.waiting)
+        self.held = held
+        HELD_BACK.set(held)
