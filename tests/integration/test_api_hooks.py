@@ -172,6 +172,17 @@ async def test_only_an_admin_sets_hooks_and_a_reader_sees_names_of_secrets_only(
         problem(await http.put("/v1/hooks/pay", json=body), 401)
 
 
+async def test_the_description_says_what_needs_no_key(api: Served) -> None:
+    paths = (await api.http.get("/openapi.json")).json()["paths"]
+    free = {
+        (method, path)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if path.startswith("/v1") and not operation["security"]
+    }
+    assert free == {("post", "/v1/hooks/{name}"), ("post", "/v1/hooks/{space}/{name}")}
+
+
 # What they deliver
 
 
