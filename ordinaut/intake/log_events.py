@@ -7,15 +7,12 @@ event and the task (I7). One intake at a time reads; the row's lock says which.
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-
-import structlog
 
 from ordinaut.domain.events import Event
-from ordinaut.intake.record import AWAY, REFUSED, has_verdict
+from ordinaut.intake.following import follow
+from ordinaut.intake.record import REFUSED, has_verdict
 from ordinaut.log.append import Append, Connection
 from ordinaut.log.read import COLUMNS, read_first, to_event
-from ordinaut.log.wake import LOG, Wake
 from ordinaut.runtime.log_triggers import decide_event, rejection
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
@@ -26,15 +23,10 @@ BATCH = 1000
 STRETCH = 10_000
 """How many positions of the log are looked through at once."""
 
-NEWS_SECONDS = 0.05
-"""Appends are looked at together: under load there are many a second."""
-
 _FOUND = f"""
 SELECT {COLUMNS} FROM events WHERE position > $1 AND position <= $2 AND type = ANY ($3)
  ORDER BY position LIMIT $4
 """
-
-logger = structlog.get_logger(__name__)
 
 
 class LogEvents:
@@ -43,31 +35,10 @@ class LogEvents:
     def __init__(self, system: System, index: TriggerIndex) -> None:
         self._system = system
         self._index = index
-        self._wake = Wake()
-        self._troubled = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """React to events as they are appended; outages of PostgreSQL are waited out."""
-        unhear = self._system.notifications.hear(LOG, lambda _: self._wake.set())
-        stopping = asyncio.create_task(stop.wait())
-        stopping.add_done_callback(lambda _: self._wake.set())
-        try:
-            while not stop.is_set():
-                try:
-                    more = await self.step()
-                    self._troubled = False
-                except AWAY as error:
-                    more = False
-                    if not self._troubled:
-                        self._troubled = True
-                        logger.warning("intake.log_waits", reason=str(error) or type(error).__name__)
-                if not more:
-                    await self._wake.wait(self._system.settings.poll_seconds)
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), NEWS_SECONDS)
-        finally:
-            unhear()
-            stopping.cancel()
+        await follow(self._system, stop, self.step, what="events of the log")
 
     async def step(self) -> bool:
         """Read on, at most `STRETCH` positions; says whether there is more. Raises what asking PostgreSQL

@@ -7,28 +7,21 @@ lock says which. The windows are rows, and so are their timers.
 """
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import monotonic
-
-import structlog
 
 from ordinaut.domain.windows import Held, Pattern, close, collect
 from ordinaut.intake.backlog import Backlog
-from ordinaut.intake.record import AWAY
+from ordinaut.intake.following import follow
 from ordinaut.intake.window_outcomes import Outcomes, TaskChanged
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
-from ordinaut.log.wake import LOG, Wake
 from ordinaut.runtime.system import System
 from ordinaut.runtime.windows import Row, due, load, next_due, store, streams_of
 
 BATCH = 500
 """How many collected events are taken in, or windows ended, in one transaction."""
-
-NEWS_SECONDS = 0.05
-"""Appends are looked at together: under load there are many a second."""
 
 PATIENCE_SECONDS = 300.0
 """How long a window that is due waits for a stream whose entries have not all been read."""
@@ -43,8 +36,6 @@ _NEWS = f"""
 SELECT {COLUMNS} FROM events WHERE type = 'EventCollected' AND position > $1 ORDER BY position LIMIT $2
 """
 
-logger = structlog.get_logger(__name__)
-
 
 class Windows:
     """Takes collected events into their windows and ends these, until told to stop."""
@@ -53,47 +44,25 @@ class Windows:
         self._system = system
         self._backlog = Backlog(system.redis)
         self._waiting: dict[tuple[str, str], float] = {}
-        self._wake = Wake()
-        self._troubled = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the log and the clock; outages of PostgreSQL are waited out."""
-        unhear = self._system.notifications.hear(LOG, lambda _: self._wake.set())
-        stopping = asyncio.create_task(stop.wait())
-        stopping.add_done_callback(lambda _: self._wake.set())
-        try:
-            while not stop.is_set():
-                try:
-                    more, wait = await self.step(), await self._until_due()
-                    self._troubled = False
-                except TaskChanged:
-                    more, wait = True, 0.0
-                except AWAY as error:
-                    more, wait = False, self._system.settings.poll_seconds
-                    if not self._troubled:
-                        self._troubled = True
-                        logger.warning("windows.wait", reason=str(error) or type(error).__name__)
-                if not more:
-                    await self._wake.wait(wait or BACKLOG_SECONDS)
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), NEWS_SECONDS)
-        finally:
-            unhear()
-            stopping.cancel()
+        await follow(self._system, stop, self.step, what="windows", wait=self._until_due)
 
     async def step(self) -> bool:
         """Take in the next events, or end the windows that are due when there are none; says whether there
-        may be more to do. Raises `TaskChanged`, and what asking PostgreSQL raises; nothing was done then."""
-        async with self._system.pool.acquire() as connection, connection.transaction():
-            await connection.execute(_LET_GO)
-            position = await connection.fetchval(
-                "SELECT position FROM log_readers WHERE name = 'windows' FOR UPDATE SKIP LOCKED"
-            )
-            if position is None:
-                return False
-            if done := await self._take_in(connection, position):
-                return done
-            return await self._end_due(connection, position)
+        may be more to do. Raises what asking PostgreSQL raises; nothing was done then."""
+        try:
+            async with self._system.pool.acquire() as connection, connection.transaction():
+                await connection.execute(_LET_GO)
+                position = await connection.fetchval(
+                    "SELECT position FROM log_readers WHERE name = 'windows' FOR UPDATE SKIP LOCKED"
+                )
+                if position is None:
+                    return False
+                return await self._take_in(connection, position) or await self._end_due(connection, position)
+        except TaskChanged:
+            return True
 
     async def _take_in(self, connection: Connection, position: int) -> bool:
         events = [to_event(row) for row in await connection.fetch(_NEWS, position, BATCH)]
@@ -153,9 +122,10 @@ class Windows:
         return monotonic() - since < PATIENCE_SECONDS
 
     async def _until_due(self) -> float:
-        """Seconds until the next window is due, at most the poll's."""
+        """Seconds until the next window is due; those that are due by now wait for their streams."""
         async with self._system.pool.acquire() as connection:
             at = await next_due(connection)
-        longest = timedelta(seconds=self._system.settings.poll_seconds)
-        left = longest if at is None else min(longest, at - self._system.time.now())
-        return max(0.0, left.total_seconds())
+        if at is None:
+            return self._system.settings.poll_seconds
+        left = (at - self._system.time.now()).total_seconds()
+        return left if left > 0 else BACKLOG_SECONDS
