@@ -19,6 +19,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from ordinaut.intake import source as sources
+from ordinaut.intake.batch import Batch
 from ordinaut.intake.claim import Held, claim, give_back, keep
 from ordinaut.intake.log_events import LogEvents
 from ordinaut.intake.pressure import LEAST_SECONDS, Pressure
@@ -33,13 +34,16 @@ from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 
 BATCH = 1000
-"""How many entries are read at once, over all streams together (at least one of each)."""
+"""How many entries are read at once at the most, over all streams together (at least one of each)."""
 
 BLOCK_MS = 250
 """How long one read waits for entries; a new stream and the end of the process wait that long too."""
 
 HEAD_START_SECONDS = 0.001
 """What a batch gets before the next one is asked for, so that asking does not delay its append."""
+
+GONE_LEASES = 20
+"""A consumer that was not heard of for so many leases, with nothing in hand, is gone for good."""
 
 DISCOVER_SECONDS = 5.0
 """How often Redis is asked for the streams that patterns stand for: it looks at every key it has."""
@@ -78,6 +82,7 @@ class Intake:
         self._owed: deque[tuple[Sequence[DeadLetter], Held]] = deque()
         self.consumer = f"intake-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._watch = Watch(system.redis)
+        self._batch = Batch(BATCH)
         settings = system.settings
         self.pressure = Pressure(system.pool, settings.queue_high_water, settings.poll_seconds)
         self.trouble: str | None = None
@@ -209,7 +214,7 @@ class Intake:
             async with asyncio.timeout(HANGS_SECONDS):
                 reply = await self._redis.xreadgroup(
                     GROUP, self.consumer, {source.stream: ">" for source in readable},
-                    count=max(1, BATCH // len(readable)), block=BLOCK_MS,
+                    count=max(1, self._batch.count // len(readable)), block=BLOCK_MS,
                 )  # fmt: skip
         except ResponseError as error:
             if not str(error).startswith(_LOST):
@@ -223,6 +228,7 @@ class Intake:
                 continue
             self._sources[name].saw(entries[-1])
             found += entries
+        self._batch.read(found)
         return found
 
     def _lost(self) -> None:
@@ -232,7 +238,7 @@ class Intake:
         self._look_at = self._discover_at = 0.0
 
     async def _claim(self, stop: asyncio.Event) -> None:
-        """Take over what others left."""
+        """Take over what others left, and take those out of the groups who will not come back."""
         settings = self._system.settings
         for source in self._readable():
             if stop.is_set():
@@ -240,12 +246,13 @@ class Intake:
             try:
                 async for claimed in claim(
                     self._redis, source, self.consumer, idle_seconds=settings.lease_seconds,
-                    most=settings.max_deliveries, count=BATCH,
+                    most=settings.max_deliveries, count=self._batch.count,
                 ):  # fmt: skip
                     logger.info("intake.claimed", stream=source.stream, entries=len(claimed.entries))
                     await self._take_in(claimed.entries, stop, claimed.before, claimed.histories)
                     if stop.is_set():
                         return
+                await sources.tidy(self._redis, source, idle_seconds=GONE_LEASES * settings.lease_seconds)
             except ResponseError as error:
                 if not str(error).startswith(_LOST):
                     raise

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import asyncpg
@@ -132,6 +133,15 @@ async def _has_group(redis: Redis, stream: str) -> bool:
     if not await redis.exists(stream):
         return False
     return any(text(group["name"]) == GROUP for group in await redis.xinfo_groups(stream))
+
+
+async def tidy(redis: Redis, source: Source, *, idle_seconds: float) -> None:
+    """Remove consumers from the group that were killed long ago: nothing is pending with them, and nothing
+    was heard of them for so long. One that lives after all is there again when it reads."""
+    script = (files("ordinaut.intake") / "tidy.lua").read_text(encoding="utf-8")
+    answer: Any = redis.eval(script, 1, source.stream, GROUP, str(int(idle_seconds * 1000)))
+    if gone := await answer:
+        logger.info("intake.consumers_removed", stream=source.stream, consumers=gone)
 
 
 async def leave(redis: Redis, source: Source, consumer: str) -> None:

@@ -1,8 +1,16 @@
 """Bad entries are named and parked (I12); the good ones beside them go on."""
 
-from ordinaut.runtime.streams import DEAD
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ordinaut.intake.intake import Intake
+from ordinaut.runtime.entries import Entry
+from ordinaut.runtime.streams import DEAD, GROUP, ensure_group
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, listen
+from tests.support.running import running
 
 
 async def test_bad_entries_are_parked_with_the_reason_and_others_go_on(
@@ -101,3 +109,67 @@ async def test_a_dead_letter_key_that_is_no_stream_holds_nothing_up(
         await system.redis.xadd("orders", {"data": "1"})
         await eventually(lambda: (intake.matched, intake.rejected) == (1, 1))
         assert len(await events(system, "EventRejected")) == 1
+
+
+async def test_every_kind_of_bad_entry_is_a_dead_letter_of_its_own(database_url: str, redis_url: str) -> None:
+    async with a_system(database_url, redis_url) as system, an_intake(system) as intake:
+        await listen(system, "ship")
+        bad: dict[str, dict[Any, Any]] = {
+            "no fields": {"ordinaut-key": "a/b"},
+            "UTF-8": {b"\xff\xfe": b"name"},
+            "NUL": {"name": "a\x00b"},
+            "bytes": {"data": b"x" * 10_000_000},
+            "not JSON": {"data": ""},
+            "levels": {"data": "[" * 70 + "]" * 70},
+            "64 bits": {"data": "123456789012345678901234567890"},
+        }
+        for number, fields in enumerate(bad.values()):
+            await system.redis.xadd("orders", fields)
+            await system.redis.xadd("orders", {"data": str(number)})
+        await eventually(lambda: (intake.matched, intake.rejected) == (len(bad), len(bad)), 20)
+        rejected = await events(system, "EventRejected")
+        for wanted, event in zip(bad, rejected, strict=True):
+            assert wanted in event.data["reason"], event.data["reason"]
+        assert len({event.stream for event in rejected}) == len(bad)
+        assert await system.redis.xlen(DEAD) == len(bad)
+
+
+async def test_large_entries_are_read_a_few_at_a_time(database_url: str, redis_url: str) -> None:
+    async with a_system(database_url, redis_url) as system:
+        await listen(system, "ship")
+        await ensure_group(system.redis, "orders", "0")
+        for number in range(60):
+            await system.redis.xadd("orders", {"data": b"x" * 1_000_000 if number < 30 else str(number)})
+        intake = Intake(system)
+        counts: list[int] = []
+        read = intake._batch.read
+
+        def remember(entries: Sequence[Entry]) -> None:
+            counts.append(len(entries))
+            read(entries)
+
+        intake._batch.read = remember  # type: ignore[method-assign]
+        async with running(intake):
+            await eventually(lambda: (intake.matched, intake.rejected) == (30, 30), 20)
+        assert [count for count in counts if count][:2] == [10, 33]
+
+
+async def test_consumers_that_were_killed_long_ago_are_taken_out_of_the_group(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ordinaut.intake.intake.GONE_LEASES", 0.0)
+    async with a_system(database_url, redis_url) as system:
+        await listen(system, "ship")
+        await ensure_group(system.redis, "orders", "0")
+        for name in ("gone", "holds"):
+            await system.redis.xgroup_createconsumer("orders", GROUP, name)
+        await system.redis.xadd("orders", {"data": "1"})
+        await system.redis.xreadgroup(GROUP, "holds", {"orders": ">"})
+        async with an_intake(system) as intake:
+
+            async def only_mine() -> bool:
+                names = [one["name"].decode() for one in await system.redis.xinfo_consumers("orders", GROUP)]
+                return set(names) <= {intake.consumer}
+
+            await eventually(only_mine)
+            assert intake.matched == 1, "what the other held was taken over first"
