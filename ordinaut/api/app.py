@@ -18,6 +18,7 @@ from ordinaut.api import (
     openapi,
     projections,
     refresh,
+    rehearsals,
     replays,
     runs,
     schedules,
@@ -64,8 +65,8 @@ def create_app(
     )
     app.state.door = door = Door(system, tools, roles, troubles or {})
     for module in (
-        tasks, taskcontrol, schedules, refresh, backfills, replays, tool_list, runs, spaces, events, windows,
-        dead, hooks, log, projections, health,
+        tasks, taskcontrol, schedules, refresh, backfills, replays, rehearsals, tool_list, runs, spaces,
+        events, windows, dead, hooks, log, projections, health,
     ):  # fmt: skip
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)

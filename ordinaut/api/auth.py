@@ -12,7 +12,7 @@ from ordinaut.domain.errors import Forbidden, OrdinautError, Unauthorized
 from ordinaut.runtime.keys import Caller, Keys
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
-_PURE = frozenset({"/v1/schedules/preview"})
+_PURE = frozenset({"/v1/schedules/preview", "/v1/triggers/test"})
 """POSTs that change nothing: a reader may send them."""
 
 

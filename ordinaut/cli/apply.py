@@ -70,7 +70,7 @@ def read_items(files: Iterable[Path]) -> list[Item]:
             try:
                 name = parse_definition(document.value, created_at=datetime.now(UTC), known_tools=None).name
             except Invalid as invalid:
-                faults += [_placed(document, fault) for fault in invalid.faults]
+                faults += [placed(document, fault) for fault in invalid.faults]
                 continue
             place = document.locate("/name")
             if name in places:
@@ -92,7 +92,7 @@ def check_on_server(client: Client, items: Sequence[Item]) -> None:
             if refused.code != 422:
                 raise
             found = refused.faults or [Fault("", refused.message)]
-            faults += [_placed(item.document, fault) for fault in found]
+            faults += [placed(item.document, fault) for fault in found]
     if faults:
         raise Invalid("nothing was applied, because of:", faults)
 
@@ -111,18 +111,18 @@ def carry_out(client: Client, changes: Sequence[Change]) -> None:
         except OrdinautError as error:
             done = ", ".join(each.name for each in wanted[:index]) or "none"
             left = ", ".join(each.name for each in wanted[index:])
-            faults = [_placed(item.document, fault) for fault in error.faults]
+            faults = [placed(item.document, fault) for fault in error.faults]
             message = f"{item.name}: {error.message}. Applied: {done}. Not applied: {left}."
             raise NotApplied(message, faults) from error
 
 
-def _path(name: str) -> str:
-    return f"/v1/tasks/{segment(name)}"
-
-
-def _placed(document: Document, fault: Fault) -> Fault:
+def placed(document: Document, fault: Fault) -> Fault:
     """The fault with `file:line` in front of everything."""
     return Fault("", f"{document.locate(fault.pointer)}: {fault}")
+
+
+def _path(name: str) -> str:
+    return f"/v1/tasks/{segment(name)}"
 
 
 def _change(client: Client, item: Item) -> Change:

@@ -18,6 +18,7 @@ from ordinaut.cli import (
     commands_stream,
     commands_task,
     commands_tool,
+    commands_trigger,
     commands_window,
 )
 from ordinaut.domain.errors import OrdinautError
@@ -35,6 +36,7 @@ app.add_typer(commands_task.app, name="task")
 app.add_typer(commands_run.app, name="run")
 app.add_typer(commands_backfill.app, name="backfill")
 app.add_typer(commands_stream.stream, name="stream")
+app.add_typer(commands_trigger.app, name="trigger")
 app.add_typer(commands_tool.app, name="tool")
 app.add_typer(commands_space.app, name="space")
 app.add_typer(commands_window.app, name="window")

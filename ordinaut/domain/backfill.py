@@ -231,6 +231,8 @@ def request_backfilled(
     cause = one.cause(backfill.id, backfill.source, now) | {"verdict": place.verdict, "reason": place.reason}
     extra: dict[str, Any] = {"priority": PRIORITY}
     if isinstance(one, Replayed):
+        if one.digest is not None:
+            extra["digest"] = one.digest  # as intake does, so that another entry with the id is told apart
         return request_run(task, definition, cause, one.input, depth=one.depth, extra=extra)
     return request_run(task, definition, cause, {}, extra=extra | one_at_a_time(task, definition))
 

@@ -10,6 +10,9 @@ from ordinaut.domain import ids
 
 Ledger = Literal["fired", "skipped", "none", "expected", "excluded", "unmatched", "rejected"]
 
+_GIVEN = ("input", "depth", "digest")
+"""What a replayed entry gives to its run."""
+
 _RUNNABLE = ("fired", "skipped", "none")
 
 
@@ -70,7 +73,7 @@ class Replayed:
     `verdict` is `unmatched` where the trigger's `where` is not true of it, `rejected` (with the reason) where
     it cannot be read or evaluated; else what the log says of it: `fired`, `skipped`, or `none` when it
     started nothing. `run` is the id of the run it has, if any, `first_run` that of the run it gets when it
-    comes in; `input` and `depth` are what its run gets.
+    comes in; `input` and `depth` are what its run gets, and `digest` stands for the fields of a Redis entry.
     """
 
     id: str
@@ -81,6 +84,7 @@ class Replayed:
     run: str | None = None
     input: Any = None
     depth: int = 0
+    digest: str | None = None
 
     def will_run(self, *, rerun: bool) -> bool:
         """Whether a replay runs it; `rerun`: also where it has a run."""
@@ -114,7 +118,7 @@ def written(group: Sequence[Planned]) -> dict[str, Any]:
     about = {"task_version": one.task_version, "verdict": one.verdict, "reason": one.reason}
     instants = [iso(each.at) for each in group if isinstance(each, Occurrence)]
     entries = [
-        {"id": each.id, "run": each.first_run, "input": each.input, "depth": each.depth}
+        {"id": each.id, "run": each.first_run} | {name: getattr(each, name) for name in _GIVEN}
         for each in group
         if isinstance(each, Replayed)
     ]
@@ -129,9 +133,8 @@ def read(groups: Iterable[Mapping[str, Any]]) -> tuple[Planned, ...]:
         for at in group.get("at", ()):
             found.append(Occurrence(datetime.fromisoformat(at), version, verdict, reason))
         for each in group.get("entries", ()):
-            entry = Replayed(
-                each["id"], version, verdict, each["run"], reason, None, each["input"], each["depth"]
-            )
+            given = {name: each[name] for name in _GIVEN}
+            entry = Replayed(each["id"], version, verdict, each["run"], reason, **given)
             found.append(entry)
     return tuple(found)
 

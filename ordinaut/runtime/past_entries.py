@@ -23,7 +23,7 @@ from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
-from ordinaut.runtime.entries import Entry, decide
+from ordinaut.runtime.entries import Entry, decide, digest
 from ordinaut.runtime.listening import Listener, Listening, is_pattern, matches
 from ordinaut.runtime.publication import Incoming, Origin, Publication, event_run_id, event_stream
 from ordinaut.runtime.streams import RESERVED, last_id, parse_id
@@ -62,8 +62,11 @@ class Reach:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What a trigger makes of an entry: it starts a run with this `input` (or is collected for one), or
-    (`none`) its `where` is not true, or (`error`) it starts nothing for this `reason`. `run` is the id of the
-    run it would get."""
+    (`none`) its `where` is not true, or (`error`) it starts nothing for this `reason`.
+
+    `run` is the id of the run it would get. Of a Redis entry `digest` stands for its fields, and `next_run`
+    is that id where another entry had its id before.
+    """
 
     id: str
     run: str
@@ -71,6 +74,8 @@ class Judged:
     reason: str | None = None
     input: Any = None
     depth: int = 0
+    digest: str | None = None
+    next_run: str | None = None
 
 
 def listening_as_if_active(task: Task, definition: Definition, stream: str) -> Listening:
@@ -90,9 +95,10 @@ def judge(system: System, found: PastEntry, listening: Listening) -> Judged:
     """What the one task that listens makes of an entry."""
     task: Task = listening[0].task
     if isinstance(found, Entry):
-        run = ids.entry_run_id(task.space, found.stream, found.id, task.id)
+        about, fields = (task.space, found.stream, found.id, task.id), digest(found.fields)
         decided = decide(found, listening, now=system.time.now(), space=task.space)
-        return _judged(found.id, run, decided[0][0].events[0] if decided else None)
+        judged = _judged(found.id, ids.entry_run_id(*about), decided[0][0].events[0] if decided else None)
+        return replace(judged, digest=fields, next_run=ids.entry_run_id(*about, fields))
     event_id, data = found.stream.removeprefix("event-"), found.data
     run = event_run_id(event_id, task.id)
     origin = Origin(task.space, found.actor, found.correlation, found.causation, data["depth"])

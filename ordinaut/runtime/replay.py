@@ -79,23 +79,36 @@ def _judge_all(system: System, entries: Sequence[PastEntry], listening: Listenin
 
 async def _first_events(system: System, judged: Sequence[Judged]) -> dict[str, Event]:
     """The first events of the runs the entries may have, by run id."""
-    run_ids = [run for one in judged for run in (one.run, replayed_run_id(one.run))]
+    run_ids = {run for one in judged for run in (one.run, one.next_run) if run is not None}
+    streams = [run_stream(id) for run in run_ids for id in (run, replayed_run_id(run))]
     async with system.pool.acquire() as connection:
-        found = await read_first(connection, [run_stream(run) for run in run_ids])
+        found = await read_first(connection, streams)
     return {stream.removeprefix("run-"): event for stream, event in found.items()}
 
 
 def _replayed(one: Judged, version: int, first: dict[str, Event], *, rerun: bool) -> Replayed:
-    runs = [run for run in (one.run, replayed_run_id(one.run)) if run in first]
-    run = next((run for run in runs if first[run].type == "RunRequested"), None)
-    if one.outcome != "match":
-        left: Ledger = "unmatched" if one.outcome == "none" else "rejected"
-        return Replayed(one.id, version, left, one.run, one.reason, run)
-    known = first.get(one.run)
+    first_run = one.run
+    known = first.get(first_run)
+    if one.next_run and known is not None and known.data.get("digest", one.digest) != one.digest:
+        # The verdict is on another entry that had the same id: the stream was deleted and began anew.
+        first_run = one.next_run
+        known = first.get(first_run)
+    run = next((id for id in (first_run, replayed_run_id(first_run)) if _requested(first.get(id))), None)
+    verdict, reason = _verdict(one, known, run)
     # A plan holds the inputs of what it runs.
     given = one.input if rerun or run is None else None
+    return Replayed(
+        one.id, version, verdict, first_run, reason, run, given, depth=one.depth, digest=one.digest
+    )
+
+
+def _requested(event: Event | None) -> bool:
+    return event is not None and event.type == "RunRequested"
+
+
+def _verdict(one: Judged, known: Event | None, run: str | None) -> tuple[Ledger, str | None]:
+    if one.outcome != "match":
+        return ("unmatched" if one.outcome == "none" else "rejected"), one.reason
     if known is not None and known.type in ("OccurrenceSkipped", "EventCollected"):
-        why = known.data.get("reason", "collected")
-        return Replayed(one.id, version, "skipped", one.run, why, run, given, one.depth)
-    verdict: Ledger = "none" if run is None else "fired"
-    return Replayed(one.id, version, verdict, one.run, None, run, given, one.depth)
+        return "skipped", known.data.get("reason", "collected")
+    return ("none" if run is None else "fired"), None

@@ -1,4 +1,4 @@
-"""`ordinaut stream replay` against a whole system."""
+"""`ordinaut stream replay` and `ordinaut trigger test` against a whole system."""
 
 import json
 import os
@@ -114,3 +114,48 @@ def test_what_cannot_be_replayed_is_named(
 ) -> None:
     answer = cli("stream", "replay", *arguments)
     assert (answer.returncode, words in answer.stderr) == (code, True), answer.stderr
+
+
+def test_a_changed_trigger_is_tried_before_it_is_applied(cli: Cli, entries: list[str], tmp_path: Any) -> None:
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(TASK.replace("> `100`", "< `250`"))
+    command = ("trigger", "test", "-f", str(changed), "--against", "orders.eu")
+    shown = cli(*command, "--last", "1000")
+    assert shown.returncode == 0, shown.stderr
+    for entry, *words in (
+        (entries[0], "error", "not JSON"),
+        (entries[1], "match", "newly", '{"n": 1}'),
+        (entries[2], "match", '{"n": 200}'),
+        (entries[3], "no match", "no longer"),
+    ):
+        line = next(line for line in shown.stdout.splitlines() if line.startswith(entry))
+        assert all(word in line for word in words), line
+    assert "2 of 4 entries would start a run of ship, 1 do not match, 1 are errors." in shown.stderr
+    assert "version 1, which is in force: 1 newly, 1 no longer, 0 with another input." in shown.stderr
+    part = cli(*command, "--from", entries[1], "--to", entries[1], "--json")
+    assert json.loads(part.stdout)["counts"]["entries"] == 1
+    assert "… and 2 more" in cli(*command, "--limit", "2").stderr
+    assert json.loads(cli("run", "list", "--json").stdout) == []
+    changed.write_text(TASK.replace("name: ship", "name: new"))
+    assert "There is no task new yet" in cli(*command).stderr
+
+
+def test_faults_of_a_trigger_are_named_with_file_and_line(
+    cli: Cli, entries: list[str], tmp_path: Any
+) -> None:
+    file = tmp_path / "bad.yaml"
+    command = ("trigger", "test", "-f", str(file), "--against", "orders.eu")
+    for text, words in (
+        (TASK.replace("> `100`", ">"), f"{file}:3: /on/where"),
+        (TASK.replace("debug.echo", "debug.eco"), f"{file}:4: /pipeline/0/uses"),
+        ("name: [", f"{file}:"),
+        (TASK + "---" + TASK.replace("ship", "other"), "defines 2 tasks (ship, other)"),
+        (TASK.replace("orders.*", "shop"), "/stream: the task 'ship' does not listen to 'orders.eu'"),
+    ):
+        file.write_text(text)
+        answer = cli(*command)
+        assert (answer.returncode, words in answer.stderr) == (1, True), answer.stderr
+    file.write_text(TASK)
+    assert cli("trigger", "test", "-f", str(tmp_path / "none.yaml"), "--against", "x").returncode == 2
+    assert cli("trigger", "test", "-f", str(file)).returncode == 2
+    assert "leave one out" in cli(*command, "--last", "5", "--from", "1-0").stderr

@@ -220,6 +220,32 @@ async def test_a_stop_ends_it_and_a_repeated_request_is_the_same_replay(api: Ser
     assert [one["id"] for one in listed] == [first["backfill"]]
 
 
+async def test_an_entry_of_a_stream_that_began_anew_is_not_taken_for_the_one_that_had_its_id(
+    api: Served, redis: Redis
+) -> None:
+    await listen(api.system, "ship")
+    await redis.xadd("orders", {"data": "1"}, id="5-0")
+    async with at_work(api):
+        await ended(api, (await replayed(api))["backfill"])
+        assert (await replayed(api, 200, dry_run=True))["items"][0]["verdict"] == "fired"
+        await redis.delete("orders")
+        await redis.xadd("orders", {"data": "2"}, id="5-0")
+        plan = await replayed(api, 200, dry_run=True)
+        assert [(one["verdict"], one["run"]) for one in plan["items"]] == [("none", None)]
+        await ended(api, (await replayed(api))["backfill"])
+        assert (await replayed(api, 200, dry_run=True))["counts"]["has_run"] == 1
+    async with running(Intake(api.system)):
+        await eventually(lambda: _acknowledged(redis))
+    found = await runs(api)
+    assert [run.data["input"] for run in found] == [1, 2]
+    assert len({run.data["digest"] for run in found}) == 2
+
+
+async def _acknowledged(redis: Redis) -> bool:
+    groups = await redis.xinfo_groups("orders")
+    return bool(groups) and groups[0]["pending"] == 0 and groups[0]["last-delivered-id"] == b"5-0"
+
+
 async def test_the_end_of_a_chain_is_not_lengthened_by_a_replay(api: Served, redis: Redis) -> None:
     await listen(api.system, "ship")
     await redis.xadd("orders", {"data": "1", "ordinaut-depth": "15"})

@@ -67,6 +67,7 @@ entries = st.lists(
         st.sampled_from([None, "run-1"]),
         st.sampled_from([None, {"amount": 1}, [True, "x"]]),
         st.integers(0, 16),
+        st.sampled_from([None, "00ff00ff00ff00ff"]),
     ),
     max_size=30,
     unique_by=lambda one: one.id,
