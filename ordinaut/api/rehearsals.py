@@ -51,7 +51,7 @@ async def try_trigger(request: Request) -> Response:
     done = await rehearse(
         door.system, caller.space, reach, trial, limit=limit, everything=flag_field(body, "all")
     )
-    return as_json(_answer(definition, reach, done, current))
+    return as_json(_answer(definition, reach, trial, done, current))
 
 
 def _number(body: Mapping[str, Any], name: str, most: int) -> int | None:
@@ -109,7 +109,9 @@ async def _trial(
         return Trial(wanted, None, compared=True), there
 
 
-def _answer(definition: Definition, reach: Reach, done: Rehearsal, current: Task | None) -> dict[str, Any]:
+def _answer(
+    definition: Definition, reach: Reach, trial: Trial, done: Rehearsal, current: Task | None
+) -> dict[str, Any]:
     counts = {name: done.counts[name] for name in ("entries", "match", "none", "error")}
     if current is not None:
         counts |= {name: done.counts[name] for name in ("newly", "no_longer", "input")}
@@ -119,6 +121,7 @@ def _answer(definition: Definition, reach: Reach, done: Rehearsal, current: Task
         "source": {"kind": "log" if reach.log else "stream", "stream": reach.stream},
         "from": done.first,
         "to": done.last,
+        "collects": trial.collects,
         "counts": counts,
         "items": done.items,
         "left_off": done.left_off,

@@ -78,8 +78,9 @@ def _summarise(found: Mapping[str, Any]) -> None:
     counts = found["counts"]
     if found["left_off"]:
         note(f"… and {found['left_off']} more; --limit shows up to 500, --json whole inputs")
+    would = "be collected by" if found["collects"] else "start a run of"
     note(
-        f"{counts['match']} of {counts['entries']} entries would start a run of {found['task']},"
+        f"{counts['match']} of {counts['entries']} entries would {would} {found['task']},"
         f" {counts['none']} do not match, {counts['error']} are errors."
     )
     if found["compared_with"] is None:

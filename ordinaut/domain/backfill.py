@@ -213,7 +213,7 @@ def place(backfill: Backfill, one: Planned, first: Mapping[str, Event]) -> Place
     skipped = first[scheduled] if scheduled in first and scheduled not in runs else None
     verdict, reason = one.verdict, one.reason
     if skipped is not None:
-        verdict, reason = "skipped", skipped.data["reason"]
+        verdict, reason = "skipped", skipped.data.get("reason", "collected")
     elif scheduled in runs:
         verdict, reason = "fired", None
     if taken := next((run_id for run_id in (scheduled, own) if run_id in runs), None):

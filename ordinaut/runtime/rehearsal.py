@@ -30,6 +30,12 @@ class Trial:
     now: Listening | None = None
     compared: bool = False
 
+    @property
+    def collects(self) -> str | None:
+        """The kind of pattern by which the trigger collects entries; None: each starts a run of its own."""
+        on = self.wanted[0].definition.on
+        return on.pattern.kind if on is not None and on.pattern is not None else None
+
 
 @dataclass(slots=True)
 class Rehearsal:
@@ -69,7 +75,7 @@ async def rehearse(
             if len(done.items) == limit or size > MOST_LISTED_BYTES:
                 done.left_off += 1
                 continue
-            done.items.append(_public(wanted, now, change))
+            done.items.append(_public(wanted, now, change, alone=trial.collects is None))
     return done
 
 
@@ -101,13 +107,13 @@ def _same(one: Any, other: Any) -> bool:
     return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
 
 
-def _public(wanted: Judged, now: Judged | None, change: str | None) -> dict[str, Any]:
+def _public(wanted: Judged, now: Judged | None, change: str | None, *, alone: bool) -> dict[str, Any]:
     return {
         "id": wanted.id,
         "outcome": wanted.outcome,
         "reason": wanted.reason,
         "input": wanted.input,
-        "run": wanted.run if wanted.outcome == "match" else None,
+        "run": wanted.run if alone and wanted.outcome == "match" else None,
         "now": now.outcome if now else None,
         "change": change,
     }

@@ -56,7 +56,11 @@ async def test_a_new_trigger_shows_what_it_would_have_started_and_changes_nothin
     (before,) = await api.system.pool.fetch("SELECT position FROM log_head")
     found = await tried(api, wanted)
     assert found["counts"] == {"entries": 4, "match": 1, "none": 1, "error": 2}
-    assert found["compared_with"] is None and (found["task"], found["left_off"]) == ("ship", 0)
+    assert (
+        found["compared_with"] is None
+        and found["collects"] is None
+        and (found["task"], found["left_off"]) == ("ship", 0)
+    )
     match, unreadable, failed = found["items"]
     run = entry_run_id("default", "orders", added[1], task_id("default", "ship"))
     assert match == {
@@ -100,6 +104,13 @@ async def test_a_task_that_listens_to_something_else_matches_nothing_now(api: Se
     await listen(api.system, "gone")
     await api.http.delete("/v1/tasks/gone")
     assert (await tried(api, definition("gone")))["compared_with"] is None
+
+
+async def test_entries_that_a_trigger_collects_have_no_runs_of_their_own(api: Served, redis: Redis) -> None:
+    await add(redis, 1, 200)
+    found = await tried(api, definition(where=BIG, batch={"size": 10, "time": "1m"}))
+    assert (found["collects"], found["counts"]["match"]) == ("batch", 1)
+    assert [(one["outcome"], one["run"]) for one in found["items"]] == [("match", None)]
 
 
 async def test_it_says_what_intake_then_does(api: Served, redis: Redis) -> None:

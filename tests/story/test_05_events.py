@@ -152,3 +152,29 @@ def test_a_step_can_add_to_a_stream_too(story: Story) -> None:
     assert run["output"] == {"id": entry}
     assert fields["data"] == '{"n":1}'
     assert fields["ordinaut-key"] == f"{run['id']}/add"
+
+
+def test_a_changed_trigger_is_tried_first_and_old_entries_are_run_after_all(story: Story) -> None:
+    """The trigger was too strict. A trial shows which entries the mended one would match, and does nothing;
+    a replay runs those that have no run yet, each once."""
+    on = {"stream": "returns", "where": "data.amount > `100`"}
+    story.define("refund", on=on, pipeline=SHOW)
+    for amount in (50, 200):
+        story.redis.xadd("returns", {"data": json.dumps({"amount": amount})})
+    story.runs_of("refund", 1)
+
+    mended = {"name": "refund", "on": {**on, "where": "data.amount > `10`"}, "pipeline": SHOW}
+    trial = story.http.post("/v1/triggers/test", json={"definition": mended, "stream": "returns"}).json()
+    assert trial["counts"] == {
+        "entries": 2, "match": 2, "none": 0, "error": 0, "newly": 1, "no_longer": 0, "input": 0,
+    }  # fmt: skip
+    assert [item["change"] for item in trial["items"]] == ["newly", None]
+
+    story.define(**mended)
+    plan = story.tell("/v1/tasks/refund/replay", stream="returns", dry_run=True)
+    assert [item["will_run"] for item in plan["items"]] == [True, False]
+    story.tell("/v1/tasks/refund/replay", stream="returns", reason="the trigger was too strict")
+    runs = story.runs_of("refund", 2)
+    assert sorted(run["output"]["amount"] for run in runs) == [50, 200]
+    again = story.tell("/v1/tasks/refund/replay", stream="returns", dry_run=True)
+    assert again["counts"]["has_run"] == 2
