@@ -13,7 +13,7 @@ from fastapi import Request
 from ordinaut.api.problems import BadRequest, TooLarge, UnsupportedEncoding
 from ordinaut.domain.definition_model import close_match
 from ordinaut.domain.errors import Fault, Invalid
-from ordinaut.domain.jsonvalues import escape, faults_in
+from ordinaut.domain.jsonvalues import escape, faults_in, kind_of
 
 _TOO_DEEP = "the body is nested too deeply, or has a number of thousands of digits"
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -89,7 +89,7 @@ def parse_object(raw: bytes, *, check: bool = True) -> dict[str, Any]:
         return {}
     value = parse_json(raw, check=check)
     if not isinstance(value, dict):
-        raise Invalid.at("", f"the body is {_kind(value)}", "it must be a JSON object")
+        raise Invalid.at("", f"the body is {kind_of(value)}", "it must be a JSON object")
     return value
 
 
@@ -111,7 +111,7 @@ def text_field(body: Mapping[str, Any], name: str, *, longest: int = 1000) -> st
     if value is None:
         return None
     if not isinstance(value, str):
-        raise Invalid.at(f"/{name}", f"must be text, not {_kind(value)}")
+        raise Invalid.at(f"/{name}", f"must be text, not {kind_of(value)}")
     if len(value) > longest:
         raise Invalid.at(f"/{name}", f"has {len(value)} characters", f"at most {longest}")
     return value
@@ -121,7 +121,7 @@ def flag_field(body: Mapping[str, Any], name: str) -> bool:
     """The boolean in a field, False when it is absent."""
     value = body.get(name, False)
     if not isinstance(value, bool):
-        raise Invalid.at(f"/{name}", f"must be true or false, not {_kind(value)}")
+        raise Invalid.at(f"/{name}", f"must be true or false, not {kind_of(value)}")
     return value
 
 
@@ -151,17 +151,3 @@ def instant_field(body: Mapping[str, Any], name: str) -> datetime | None:
         return instant(text)
     except ValueError as error:
         raise Invalid.at(f"/{name}", str(error), INSTANT_HINT) from None
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    kinds = {
-        dict: "an object",
-        list: "a list",
-        str: "text",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-    }
-    return kinds.get(type(value), type(value).__name__)

@@ -20,6 +20,20 @@ def escape(key: str | int) -> str:
     return str(key).replace("~", "~0").replace("/", "~1")
 
 
+def kind_of(value: Any) -> str:
+    """What kind of JSON value it is, in words for people."""
+    kinds = {
+        type(None): "null",
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
+    return kinds.get(type(value), type(value).__name__)
+
+
 def text_fault(text: str) -> str | None:
     """Why `text` cannot be stored, or None when it can."""
     if "\x00" in text:

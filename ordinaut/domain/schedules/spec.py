@@ -21,7 +21,7 @@ import orjson
 
 from ordinaut.domain.durations import format_duration, parse_duration
 from ordinaut.domain.errors import Fault, Invalid
-from ordinaut.domain.jsonvalues import escape
+from ordinaut.domain.jsonvalues import escape, kind_of
 from ordinaut.domain.schedules import rrule_text, spec_limits, zones
 from ordinaut.domain.schedules.composite import Several
 from ordinaut.domain.schedules.cron import Cron
@@ -162,7 +162,7 @@ def _kind(spec: Any, fields: Mapping[str, Sequence[str]]) -> str:
         if name not in allowed
     ]
     faults += [
-        Fault(f"/{name}", f"must be text, not {type(spec[name]).__name__}")
+        Fault(f"/{name}", f"must be text, not {kind_of(spec[name])}")
         for name in (kinds[0], "timezone", "dtstart", "anchor", "start", "end")
         if name in spec and name in allowed and not isinstance(spec[name], str)
     ]

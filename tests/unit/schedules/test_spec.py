@@ -66,7 +66,7 @@ def test_what_creation_decides_is_stored() -> None:
         ({"cron": "@daily", "every": "1h"}, "/every", "cron and every"),
         ({"cron": "@daily", "tz": "UTC"}, "/tz", "allowed: cron, timezone"),
         ({"cron": "@daily", "a/b": 1}, "/a~1b", "allowed"),
-        ({"cron": 5}, "/cron", "must be text, not int"),
+        ({"cron": 5}, "/cron", "must be text, not a number"),
         ({"cron": "61 * * * *"}, "/cron", "0-59"),
         ({"cron": "@daily", "timezone": "Europe/Chisinaw"}, "/timezone", "did you mean Europe/Chisinau?"),
         ({"cron": "@daily", "timezone": "new york"}, "/timezone", "did you mean America/New_York?"),
