@@ -25,6 +25,7 @@ from ordinaut.runtime.lives import with_what_others_took
 from ordinaut.runtime.log_triggers import decide_event
 from ordinaut.runtime.publication import Incoming, Origin, Publication, event_stream
 from ordinaut.runtime.system import System
+from ordinaut.runtime.trial import try_alone
 from ordinaut.runtime.triggers import TriggerIndex
 
 TRIES = 20
@@ -59,8 +60,9 @@ async def requeue(
     """Decide a dead letter anew. `by` is an append in the name of who asks, from which actor, correlation and
     causation are taken.
 
-    Raises NotFound; NotPossible when it is not dead, when its task does not listen any more, or when what it
-    held is nowhere to be found whole; Unavailable when Redis, which may have it, is away.
+    Raises NotFound; NotPossible when it is not dead, when its task does not listen any more, when (it has
+    killed before) it kills a process that tries it, or when what it held is nowhere to be found whole;
+    Unavailable when Redis, which may have it, is away.
     """
     for _ in range(TRIES):
         letter = await load_letter(system, space, letter_id)
@@ -82,6 +84,8 @@ async def _decided(
     if letter.kind == "stream":
         listening = _concerned(letter, index.listening(letter.stream, letter.space))
         entry, found_in = await find_entry(system.redis, letter)
+        if letter.history is not None:
+            await try_alone(entry, listening)
         while True:
             decided = [one for one, _ in decide(entry, listening, now=now, space=letter.space)]
             others = await with_what_others_took(system.pool, [(entry, one.stream) for one in decided])

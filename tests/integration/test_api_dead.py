@@ -1,6 +1,7 @@
 """Dead letters are put to work again under their old ids, or out of the way, and the log says who and why."""
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -152,8 +153,8 @@ async def test_another_entry_with_the_id_is_not_taken_for_the_dead_one(
         assert inputs == [{"items": 8}, {"items": 7}]
 
 
-async def test_an_entry_that_was_refused_as_such_is_for_every_task_of_the_space(
-    database_url: str, redis_url: str
+async def test_an_entry_that_killed_is_tried_apart_and_is_then_for_every_task_of_the_space(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with served(database_url, redis_url) as (api, intake):
         for name in ("ship", "pack"):
@@ -170,7 +171,13 @@ async def test_an_entry_that_was_refused_as_such_is_for_every_task_of_the_space(
         await api.system.appender.append(refusal)
         (letter,) = await letters(api, 1)
         assert letter["history"] == {"deliveries": 5, "last_consumer": "gone", "idle_seconds": 30.0}
-        answer = await api.http.post(f"/v1/dead-letters/{letter['id']}/requeue", json=WHY)
+        path = f"/v1/dead-letters/{letter['id']}"
+        with monkeypatch.context() as patch:
+            patch.setattr("ordinaut.runtime.trial.PROGRAM", (sys.executable, "-c", "import os; os._exit(9)"))
+            still = await api.http.post(f"{path}/requeue", json=WHY)
+            assert "tried to decide it ended with 9" in str(problem(still, 409)["detail"])
+            assert (await api.http.get(path)).json()["state"] == "dead"
+        answer = await api.http.post(f"{path}/requeue", json=WHY)
         assert len(answer.json()["runs"]) == 3
         assert len(await happened(api, "RunRequested")) == 3
 
