@@ -172,6 +172,7 @@ async def _live(api: Served, redis: Redis) -> None:
     await api.http.delete("/v1/tasks/changes")
     await redis.xadd("first", {"data": orjson.dumps({"n": 1})})
     await redis.xadd("first", {"data": b"{"})
+    await eventually(lambda: _given_up(api), 20)
     for name, state, then in (("fails", "failed", "retry"), ("waits", "waiting", "cancel")):
         run = (await api.http.post(f"/v1/tasks/{name}/run")).json()["run"]
         await eventually(lambda run=run, state=state: _in_state(api, run, state), 20)
@@ -187,6 +188,18 @@ async def _live(api: Served, redis: Redis) -> None:
     await api.http.post("/v1/tasks/ticks/pause")
     await api.http.put("/v1/spaces/default", json={"minimum_interval": "1h"})
     await eventually(lambda: _backfilled(api, "/v1/tasks/ticks/backfill"), 20, every=0.2)
+
+
+async def _given_up(api: Served) -> bool:
+    """Have a dead letter decided anew, which makes it no better, and drop it."""
+    letters = (await api.http.get("/v1/dead-letters")).json()["items"]
+    if not letters:
+        return False
+    path = f"/v1/dead-letters/{letters[0]['id']}"
+    requeued = await api.http.post(f"{path}/requeue", json={"reason": "look again"})
+    dropped = await api.http.delete(path, params={"reason": "it is broken"})
+    assert requeued.json()["state"] == "dead" and dropped.is_success
+    return True
 
 
 async def _backfilled(api: Served, path: str) -> bool:
