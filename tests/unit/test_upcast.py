@@ -9,6 +9,7 @@ import pytest
 from ordinaut.domain import backfill, deadletter, hook, run, space, task, upcast
 from ordinaut.domain.definition import load_definition
 from ordinaut.domain.events import EVENT_TYPES, SCHEMA_VERSION, Event
+from ordinaut.domain.windows import Pattern
 
 CORPUS = Path(__file__).parent / "corpus"
 FILES = sorted(CORPUS.glob("v*/*.json"))
@@ -49,6 +50,8 @@ def test_an_event_ever_written_can_be_read_and_folded(path: Path) -> None:
         done = run.Run(key)
         run.evolve(done, event)
         assert done.stream_version == event.version
+        if event.type == "EventCollected":
+            assert Pattern.from_data(event.data["pattern"]).kind in ("debounce", "batch", "throttle")
     elif kind == "backfill":
         asked = backfill.Backfill(key)
         backfill.evolve(asked, event)
@@ -59,6 +62,8 @@ def test_an_event_ever_written_can_be_read_and_folded(path: Path) -> None:
     elif kind == "space":
         there = space.fold(key, [event])
         assert (there.version, there.minimum_interval) == (event.version, timedelta(seconds=10))
+    elif kind == "window":
+        assert event.data["count"] == len(event.data["positions"])
     elif event.type in ("EventRejected", "EventRequeued", "EventDropped"):
         letter = deadletter.DeadLetter(key)
         deadletter.evolve(letter, event)
