@@ -61,8 +61,13 @@ def when(schedule: Any) -> str:
     for kind in ("cron", "rrule", "once", "every"):
         if kind in schedule:
             zone = "" if kind == "every" else f" {schedule['timezone']}"
+            limits = "".join(
+                f" {word} {schedule[name]}"
+                for name, word in (("start", "from"), ("end", "until"))
+                if name in schedule
+            )
             excluded = " (with exclusions)" if "exclude" in schedule else ""
-            return f"{kind} {schedule[kind]}{zone}{excluded}"
+            return f"{kind} {schedule[kind]}{zone}{limits}{excluded}"
     return "?"
 
 
