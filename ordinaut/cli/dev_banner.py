@@ -67,11 +67,13 @@ def banner(console: Console, session: Session, examples: Sequence[str], *, demo:
 
 
 def _redis_client(url: str) -> str | None:
-    """The command that talks to this Redis; None when the machine has none."""
+    """The command that talks to this Redis; None when the machine has none, or it cannot by this URL."""
     command = next(filter(shutil.which, ("redis-cli", "valkey-cli")), None)
     if command is None:
         return None
     parts = urlsplit(url)
+    if "+" in parts.scheme:
+        return None  # it knows neither sentinels nor clusters by a URL
     if parts.password or parts.scheme != "redis":
         return f'{command} -u "$ORDINAUT_REDIS_URL"'
     number = parts.path.strip("/")

@@ -30,7 +30,6 @@ RIGHTS: dict[str, tuple[str, ...]] = {
     "+set": ("SET", OWNER, "x", "NX", "XX"),
     "+eval": ("EVAL", "return 0", "0"),
     "+evalsha": ("EVALSHA", "0" * 40, "0"),
-    "+script|load": ("SCRIPT LOAD", "return 0"),
     "+xack": ("XACK", DEAD, _GROUP, "0-0"),
     "+xadd": ("XADD", DEAD, "0-0", "x", "x"),
     "+xclaim": ("XCLAIM", DEAD, _GROUP, "x", "0", "0-0"),

@@ -21,11 +21,11 @@ class Batch:
         self.most = most
         self.count = min(FIRST, most)
 
-    def read(self, entries: Sequence[Entry]) -> None:
-        """Learn from what was read."""
+    def read(self, entries: Sequence[Entry], *, full: bool) -> None:
+        """Learn from what was read; `full`: one of the streams gave as many as it was asked for."""
         if not entries:
             return
         size = sum(sum(map(len, entry.fields.values())) for entry in entries)
         fits = MOST_BYTES * len(entries) // max(1, size)
-        wanted = self.count * GROWTH if len(entries) >= self.count else self.count
+        wanted = self.count * GROWTH if full else self.count
         self.count = max(1, min(wanted, fits, self.most))

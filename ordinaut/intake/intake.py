@@ -16,14 +16,16 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from ordinaut.intake import source as sources
 from ordinaut.intake.batch import Batch
 from ordinaut.intake.claim import Held, claim, give_back, keep
 from ordinaut.intake.log_events import LogEvents
 from ordinaut.intake.pressure import LEAST_SECONDS, Pressure
+from ordinaut.intake.reads import BATCH, BLOCK_MS, Read, Reads
 from ordinaut.intake.record import AWAY, DeadLetter, Recorder
+from ordinaut.intake.shards import Shards
 from ordinaut.intake.source import Source
 from ordinaut.intake.watch import Watch
 from ordinaut.intake.windows import Windows
@@ -33,12 +35,6 @@ from ordinaut.runtime.streams import DEAD, GROUP, streams_of
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 
-BATCH = 1000
-"""How many entries are read at once at the most, over all streams together (at least one of each)."""
-
-BLOCK_MS = 250
-"""How long one read waits for entries; a new stream and the end of the process wait that long too."""
-
 HEAD_START_SECONDS = 0.001
 """What a batch gets before the next one is asked for, so that asking does not delay its append."""
 
@@ -47,9 +43,6 @@ GONE_LEASES = 20
 
 DISCOVER_SECONDS = 5.0
 """How often Redis is asked for the streams that patterns stand for: it looks at every key it has."""
-
-HANGS_SECONDS = 15.0
-"""A read that has not come back by then will not."""
 
 DEAD_MAXLEN = 100_000
 """Entries kept, about, in `ordinaut:dead`; the log keeps the reason of every one."""
@@ -81,7 +74,9 @@ class Intake:
         self._in_hand: asyncio.Task[None] | None = None
         self._owed: deque[tuple[Sequence[DeadLetter], Held]] = deque()
         self.consumer = f"intake-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._watch = Watch(system.redis)
+        self._reads = Reads(self._redis, self.consumer)
+        self._shards = Shards(self._redis)
+        self._watch = Watch(self._redis, self._shards)
         self._batch = Batch(BATCH)
         settings = system.settings
         self.pressure = Pressure(system.pool, settings.queue_high_water, settings.poll_seconds)
@@ -128,10 +123,14 @@ class Intake:
                 else:
                     self._report(None)
             with suppress(RedisError, *AWAY):
+                entries = self._entries(await self._reads.finish())
                 await self._settle()
+                if entries:
+                    await self._take_in(entries, stop)
                 await self._pay()
         finally:
             unhear()
+            self._reads.cancel()
             if self._in_hand is not None:
                 self._in_hand.cancel()
         await self._leave()
@@ -159,6 +158,8 @@ class Intake:
         await self._watch.look([source.stream for source in self._readable()])
         if await self.pressure.hold(self._recorder.matched):
             await self._settle()
+            if entries := self._entries(await self._reads.finish()):
+                await self._take_in(entries, stop)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), min(self._system.settings.poll_seconds, LEAST_SECONDS))
             return
@@ -187,9 +188,15 @@ class Intake:
         await self._discover()
         for name in self._index.streams() | self._found:
             source = self._sources.setdefault(name, Source(name))
-            if not source.ready:
+            if not source.ready and not self._shards.away(name):
                 listeners = self._index.listening(name)
-                await sources.prepare(self._redis, source, listeners, self._system.pool)
+                try:
+                    await sources.prepare(self._redis, source, listeners, self._system.pool)
+                    self._shards.answered(name)
+                except RedisError as error:
+                    self._shards.failed(name, error)
+        if not self._readable() and (reason := self._shards.trouble(self._sources)):
+            raise reason
 
     async def _discover(self) -> None:
         """Look, now and then, for the streams that patterns stand for; those that are gone are left."""
@@ -210,31 +217,31 @@ class Intake:
         if not readable:
             await self._wake.wait(min(self._system.settings.poll_seconds, BLOCK_MS / 1000))
             return []
-        try:
-            async with asyncio.timeout(HANGS_SECONDS):
-                reply = await self._redis.xreadgroup(
-                    GROUP, self.consumer, {source.stream: ">" for source in readable},
-                    count=max(1, self._batch.count // len(readable)), block=BLOCK_MS,
-                )  # fmt: skip
-        except ResponseError as error:
-            if not str(error).startswith(_LOST):
-                raise
-            self._lost()
-            return []
+        return self._entries(
+            await self._reads.next([source.stream for source in readable], self._batch.count)
+        )
+
+    def _entries(self, reads: Sequence[Read]) -> list[Entry]:
+        """What was read. Raises why a read failed, unless it is one of a cluster's many."""
         found: list[Entry] = []
-        for key, raw in reply.items() if isinstance(reply, dict) else reply or ():
-            name = sources.text(key)
-            if not (entries := sources.entries_of(name, raw)):
-                continue
-            self._sources[name].saw(entries[-1])
-            found += entries
-        self._batch.read(found)
+        for read in reads:
+            if read.error is not None:
+                self._lost(read.streams, read.error)
+            for name, last in {entry.stream: entry for entry in read.entries}.items():
+                if name in self._sources:
+                    self._sources[name].saw(last)
+            found += read.entries
+        self._batch.read(found, full=any(read.full for read in reads))
         return found
 
-    def _lost(self) -> None:
-        """Redis does not say which group is gone: look at all of them."""
-        for source in self._sources.values():
-            source.ready = False
+    def _lost(self, streams: Sequence[str], error: Exception) -> None:
+        """Redis does not say which group is gone: look at all of those that were asked for. Raises `error`
+        when it is something else, and there is one server only."""
+        if not str(error).startswith(_LOST):
+            self._shards.failed(streams[0], error)
+        for name in streams:
+            if name in self._sources:
+                self._sources[name].ready = False
         self._look_at = self._discover_at = 0.0
 
     async def _claim(self, stop: asyncio.Event) -> None:
@@ -253,10 +260,8 @@ class Intake:
                     if stop.is_set():
                         return
                 await sources.tidy(self._redis, source, idle_seconds=GONE_LEASES * settings.lease_seconds)
-            except ResponseError as error:
-                if not str(error).startswith(_LOST):
-                    raise
-                self._lost()
+            except RedisError as error:
+                self._lost([source.stream], error)
 
     async def _take_in(
         self,
@@ -297,8 +302,9 @@ class Intake:
         async def hold() -> None:
             while True:
                 await asyncio.sleep(self._system.settings.lease_seconds / 3)
-                with suppress(RedisError, OSError, TimeoutError):
-                    await keep(self._redis, self.consumer, held)
+                for stream, ids in held.items():
+                    with suppress(RedisError, OSError, TimeoutError):
+                        await keep(self._redis, self.consumer, {stream: ids})
 
         holding = asyncio.create_task(hold(), name="intake-hold")
         try:
@@ -309,17 +315,50 @@ class Intake:
     async def _pay(self) -> None:
         """Copy and acknowledge what is recorded. What Redis did not take, it is given again when it is back:
         it was not the entries' fault."""
-        while self._owed:
+        for _ in range(len(self._owed)):
             dead, held = self._owed[0]
-            await self._copy_dead(dead)
-            self._owed[0] = ((), held)
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for stream, entry_ids in held.items():
-                    pipeline.xack(stream, GROUP, *entry_ids)
-                for answer in await pipeline.execute(raise_on_error=False):
-                    if isinstance(answer, RedisError) and not str(answer).startswith(_LOST):
-                        raise answer
+            unpaid: Held = held
+            if await self._copied(dead):
+                dead = ()
+                self._owed[0] = (dead, held)
+                unpaid = await self._acknowledge(held)
             self._owed.popleft()
+            if unpaid:
+                self._owed.append((dead, unpaid))
+
+    async def _acknowledge(self, held: Held) -> Held:
+        """What could not be acknowledged because its master is away. Raises without a cluster."""
+        unpaid: Held = {}
+        for streams in self._shards.split(held):
+            theirs = {stream: held[stream] for stream in streams}
+            try:
+                if self._shards.away(streams[0]):
+                    unpaid |= theirs
+                else:
+                    await self._acknowledge_at_once(theirs)
+            except RedisError as error:
+                self._shards.failed(streams[0], error)
+                unpaid |= theirs
+        return unpaid
+
+    async def _acknowledge_at_once(self, held: Held) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for stream, entry_ids in held.items():
+                pipeline.xack(stream, GROUP, *entry_ids)
+            for answer in await pipeline.execute(raise_on_error=False):
+                if isinstance(answer, RedisError) and not str(answer).startswith(_LOST):
+                    raise answer
+
+    async def _copied(self, dead: Sequence[DeadLetter]) -> bool:
+        """Whether the copies are in `ordinaut:dead`. Raises without a cluster."""
+        if dead and self._shards.away(DEAD):
+            return False
+        try:
+            await self._copy_dead(dead)
+        except RedisError as error:
+            self._shards.failed(DEAD, error)
+            return False
+        return True
 
     async def _copy_dead(self, dead: Sequence[DeadLetter]) -> None:
         """Put the copies into `ordinaut:dead`, at least once: a crash before XACK repeats them."""

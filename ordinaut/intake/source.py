@@ -104,7 +104,7 @@ async def prepare(redis: Redis, source: Source, listeners: Sequence[Listener], p
 
 
 async def _ensure(redis: Redis, source: Source, listeners: Sequence[Listener], pool: asyncpg.Pool) -> None:
-    source.clock_ahead = await clock_ahead(redis, pool)
+    source.clock_ahead = await clock_ahead(redis, pool, source.stream)
     created = [each.task.created_at for each in listeners if each.task.created_at]
     start = "0" if source.known else await unheard_from(redis, source.stream, created, source.clock_ahead)
     if not await ensure_group(redis, source.stream, start):

@@ -5,8 +5,9 @@ from collections.abc import Collection
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
+from ordinaut.intake.shards import Shards
 from ordinaut.runtime.metrics import ENTRIES_GONE, STREAM_LAG, STREAM_PENDING
 from ordinaut.runtime.stream_health import Look, gone_unread, look
 
@@ -22,8 +23,9 @@ logger = structlog.get_logger(__name__)
 class Watch:
     """What was seen of each stream last. `lags` are their unread entries (None: Redis does not know)."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, shards: Shards) -> None:
         self._redis = redis
+        self._shards = shards
         self._at = 0.0
         self._streams: frozenset[str] = frozenset()
         self._looks: dict[str, Look] = {}
@@ -38,10 +40,15 @@ class Watch:
         self._streams = wanted
         self._at = now + max(SECONDS, len(streams) / STREAMS_A_SECOND)
         for stream in streams:
+            if self._shards.away(stream):
+                continue
+            seen = None
             try:
                 seen = await look(self._redis, stream)
             except ResponseError:
-                seen = None  # whoever reads it says what is wrong
+                pass  # whoever reads it says what is wrong
+            except RedisError as error:
+                self._shards.failed(stream, error)
             if seen is not None:
                 self._compare(stream, seen)
         for stream in self._looks.keys() - wanted:

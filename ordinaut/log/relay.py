@@ -6,6 +6,7 @@ log or holding another log's events, it is left alone, loudly.
 """
 
 import asyncio
+import hashlib
 from importlib.resources import files
 from typing import Any
 
@@ -67,7 +68,7 @@ class Relay:
         self._wake = Wake()
         self._unhear = notifications.hear(LOG, lambda _: self._wake.set())
         self._script = (files("ordinaut.log") / "publish.lua").read_text()
-        self._sha: str | None = None
+        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self.published = 0
         self.lag = 0
         self.trouble: str | None = None
@@ -130,8 +131,6 @@ class Relay:
         head = max(log["position"], first + count - 1) if count else log["position"]
         arguments = [log["log_id"], self._maxlen, head, first, *chunks]
         try:
-            if self._sha is None:
-                self._sha = await self._redis.script_load(self._script)
             try:
                 last = await self._redis.evalsha(self._sha, 2, STREAM, OWNER, *arguments)
             except NoScriptError:

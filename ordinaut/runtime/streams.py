@@ -7,9 +7,10 @@ from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from ordinaut.runtime.listening import is_pattern
+from ordinaut.runtime.redis_client import each_master, time_of
 from ordinaut.runtime.triggers import TriggerIndex
 
 GROUP = "ordinaut"
@@ -39,18 +40,38 @@ def milliseconds(at: datetime) -> int:
 
 async def streams_of(redis: Redis, patterns: Iterable[str]) -> frozenset[str]:
     """The names of the streams there are that one of `patterns` stands for, without the system's own. Raises
-    what redis raises."""
+    what redis raises; in a cluster those are left out whose master is away."""
+    globs = [_glob(pattern) for pattern in patterns]
+    if not globs:
+        return frozenset()
     found: set[str] = set()
-    for pattern in patterns:
-        # What else has a meaning for Redis's own patterns means itself in ours.
-        glob = re.sub(r"([\\\[\]?])", r"\\\1", pattern)
-        async for key in redis.scan_iter(match=glob, count=1000, _type="stream"):
-            raw = key if isinstance(key, bytes) else key.encode()
-            name = raw.decode(errors="ignore")
-            # A key that is no text has no name that a task could listen to.
-            if name.encode() == raw and not name.startswith(RESERVED):
-                found.add(name)
+    masters = await each_master(redis)
+    away: list[RedisError] = []
+    for master in masters:
+        try:
+            for glob in globs:
+                found |= await _scan(redis, glob, master)
+        except RedisError as error:
+            away.append(error)
+            if len(away) == len(masters):
+                raise
     return frozenset(found)
+
+
+def _glob(pattern: str) -> str:
+    """What else has a meaning for Redis's own patterns means itself in ours."""
+    return re.sub(r"([\\\[\]?])", r"\\\1", pattern)
+
+
+async def _scan(redis: Redis, glob: str, master: dict[str, Any]) -> set[str]:
+    found: set[str] = set()
+    async for key in redis.scan_iter(match=glob, count=1000, _type="stream", **master):
+        raw = key if isinstance(key, bytes) else key.encode()
+        name = raw.decode(errors="ignore")
+        # A key that is no text has no name that a task could listen to.
+        if name.encode() == raw and not name.startswith(RESERVED):
+            found.add(name)
+    return found
 
 
 async def open_source(redis: Redis, pool: asyncpg.Pool, index: TriggerIndex, source: str) -> None:
@@ -70,7 +91,7 @@ async def open_stream(redis: Redis, pool: asyncpg.Pool, index: TriggerIndex, str
     await index.refresh()
     created = [each.task.created_at for each in index.listening(stream) if each.task.created_at]
     return await ensure_group(
-        redis, stream, await unheard_from(redis, stream, created, await clock_ahead(redis, pool))
+        redis, stream, await unheard_from(redis, stream, created, await clock_ahead(redis, pool, stream))
     )
 
 
@@ -90,17 +111,17 @@ async def ensure_group(redis: Redis, stream: str, start: str = "$") -> bool:
     return True
 
 
-async def clock_ahead(redis: Redis, pool: asyncpg.Pool) -> int:
-    """How many milliseconds Redis's clock, which makes the entries' ids, is ahead of PostgreSQL's, which
-    says when a task was created.
+async def clock_ahead(redis: Redis, pool: asyncpg.Pool, stream: str) -> int:
+    """How many milliseconds Redis's clock, which makes the ids of this stream's entries, is ahead of
+    PostgreSQL's, which says when a task was created.
 
     PostgreSQL is asked second, so this is never too high: reckoned back from it, a task was created a
     little too early rather than too late, and what was added just after its creation is not missed.
     """
     async with pool.acquire() as connection:
-        seconds, microseconds = await redis.time()
+        seconds, microseconds = await time_of(redis, stream)
         at: datetime = await connection.fetchval("SELECT clock_timestamp()")
-    return int(seconds * 1000 + microseconds // 1000 - milliseconds(at))
+    return seconds * 1000 + microseconds // 1000 - milliseconds(at)
 
 
 async def unheard_from(redis: Redis, stream: str, created: Iterable[datetime], ahead: int) -> str:
