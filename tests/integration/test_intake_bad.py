@@ -144,9 +144,9 @@ async def test_large_entries_are_read_a_few_at_a_time(database_url: str, redis_u
         counts: list[int] = []
         read = intake._batch.read
 
-        def remember(entries: Sequence[Entry]) -> None:
+        def remember(entries: Sequence[Entry], *, full: bool) -> None:
             counts.append(len(entries))
-            read(entries)
+            read(entries, full=full)
 
         intake._batch.read = remember  # type: ignore[method-assign]
         async with running(intake):
