@@ -91,7 +91,7 @@ def after(task: Task, item: Append, appended: Appended) -> Task:
     return task
 
 
-def read_definition(
+async def read_definition(
     command: Command, body: Mapping[str, Any], *, name: str | None, birth: datetime
 ) -> Definition:
     """The definition in a body. `name` is what the path says (None: the body must say); `birth` is the
@@ -99,7 +99,10 @@ def read_definition(
     if name is not None and body.get("name", name) != name:
         raise Invalid.at("/name", f"the path names the task {name!r}", "leave `name` out, or write the same")
     document = body if name is None or "name" in body else {"name": name, **body}
-    definition = parse_definition(document, created_at=birth, known_tools=command.door.inputs)
+    # In a thread, because a list of hard rules takes seconds.
+    definition = await asyncio.to_thread(
+        parse_definition, document, created_at=birth, known_tools=command.door.inputs
+    )
     if looks_like_id(definition.name):
         raise Invalid.at("/name", "a name must not look like an id (a UUID)", "a word for what the task does")
     return definition

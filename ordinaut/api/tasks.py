@@ -46,7 +46,7 @@ async def create_task(command: Command) -> Answer:
     """
     body = parse_object(command.raw, check=False)  # reading the definition checks all of it
     now = command.now
-    definition = read_definition(command, body, name=None, birth=now)
+    definition = await read_definition(command, body, name=None, birth=now)
     plan, tz = plan_of(definition, now), tz_version()
     # Most names are new: try that first, and read only when it turns out otherwise.
     task = Task(task_id(command.space, definition.name))
@@ -94,7 +94,7 @@ async def put_task(command: Command) -> Answer:
             task, name = await command.system.tasks.load(id_of(command.space, name_or_id)), name_or_id
         now = command.now
         birth = task.created_at if task.exists and task.created_at else now
-        definition = read_definition(command, body, name=name, birth=birth)
+        definition = await read_definition(command, body, name=name, birth=birth)
         # A schedule that stays as it is needs no plan: it may have fired for the last time by now.
         kept = task.exists and definition.schedule == task.definition["schedule"]
         known = task.definition["schedule"] if task.exists else None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import Served, running_api
+from tests.support.api import Served, running_api, task
 
 WEEKLY = {"rrule": "FREQ=WEEKLY", "dtstart": "2011-12-23T08:00:00", "timezone": "Pacific/Apia"}
 DAILY = {"every": "1d", "anchor": "2011-12-28T18:00:00Z", "timezone": "Pacific/Apia"}
@@ -57,10 +57,23 @@ async def test_a_preview_notes_what_a_change_of_clocks_does(
     assert (found["at"], found["note"]) == (at, note)
 
 
-async def test_others_are_answered_while_a_hard_rule_is_previewed(api: Served) -> None:
-    hard = {"rrule": "FREQ=YEARLY;BYYEARDAY=366;BYDAY=MO", "count": 1000}
-    previewing = asyncio.create_task(api.http.post("/v1/schedules/preview", json=hard))
+HARD = {"rrule": "FREQ=YEARLY;BYYEARDAY=366;BYDAY=MO", "count": 1000}
+HARD_LIST = [{"rrule": "FREQ=MONTHLY;INTERVAL=24;BYDAY=TU,TH,MO,SU,WE,SA,FR;COUNT=10000"}] * 20
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/schedules/preview", HARD),
+        ("PUT", "/v1/tasks/hard?dry_run=true", task("hard", schedule=HARD_LIST)),
+    ],
+    ids=["previewed", "defined"],
+)
+async def test_others_are_answered_while_a_hard_schedule_is_worked_on(
+    api: Served, method: str, path: str, body: Any
+) -> None:
+    working = asyncio.create_task(api.http.request(method, path, json=body))
     for _ in range(5):
         assert (await api.http.get("/health/live")).status_code == 200
-    assert not previewing.done()
-    assert len((await previewing).json()["items"]) > 100
+    assert not working.done()
+    assert (await working).is_success
