@@ -25,7 +25,8 @@ class DeadLetter:
 
     `entry_id` is the id within `stream`. `task_id` and `task` are None where the rejection concerned the
     entry as such. `fields` are the entry's as the log holds them, perhaps shortened; `digest` that of all of
-    them. `history` tells of deliveries that came to nothing. `decided_*` is who requeued or dropped it last.
+    them. `history` tells of deliveries that came to nothing. `decided_*` is who requeued or dropped it last,
+    `decided_in` the correlation of that.
     """
 
     id: str
@@ -47,6 +48,7 @@ class DeadLetter:
     decided_by: str | None = None
     decision_reason: str | None = None
     decided_at: datetime | None = None
+    decided_in: str = ""
     runs: list[str] = field(default_factory=list)
     stream_version: int = 0
 
@@ -88,6 +90,7 @@ def evolve(letter: DeadLetter, event: Event) -> None:
         case "EventRequeued" | "EventDropped":
             letter.state = "requeued" if event.type == "EventRequeued" else "dropped"
             letter.decided_by, letter.decided_at = event.actor, event.at
+            letter.decided_in = event.correlation
             letter.decision_reason = data["reason"]
             letter.runs = list(data.get("runs", ()))
         case _:

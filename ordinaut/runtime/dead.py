@@ -35,10 +35,10 @@ _REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, orjson.JSONEnc
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """The letter afterwards, and the position of the last event that was appended."""
+    """The letter afterwards, and the position of the last event that was appended (None: nothing was)."""
 
     letter: DeadLetter
-    position: int
+    position: int | None
 
 
 class _Changed(Exception):
@@ -66,6 +66,11 @@ async def requeue(
     """
     for _ in range(TRIES):
         letter = await load_letter(system, space, letter_id)
+        if letter.state == "requeued" and (letter.decided_by, letter.decided_in) == (
+            by.actor,
+            by.correlation,
+        ):
+            return Requeued(letter, None)  # this request was here before, and got so far
         deadletter.requeue(letter, reason, "", (), None)  # before anything is looked for: is it dead?
         await index.refresh()
         found_in, decided = await _decided(system, index, letter, by)

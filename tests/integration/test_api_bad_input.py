@@ -157,6 +157,8 @@ async def test_a_bad_field_of_a_command_is_named(
         ("/v1/runs?after=aGVsbG8", "after"),
         ("/v1/backfills?state=failed", "state"),
         ("/v1/backfills?after=aGVsbG8", "after"),
+        ("/v1/dead-letters?state=failed", "state"),
+        ("/v1/dead-letters?after=aGVsbG8", "after"),
         ("/v1/log?after=-1", "after"),
         ("/v1/log?type=TaskVanished", "type"),
         ("/v1/log?since=yesterday", "since"),
@@ -179,6 +181,8 @@ async def test_what_is_not_there_is_a_problem_too(api: Served) -> None:
         f"/v1/runs/{missing}",
         "/v1/backfills/x",
         f"/v1/backfills/{missing}",
+        "/v1/dead-letters/x",
+        f"/v1/dead-letters/{missing}",
         "/v1/x",
         "/y",
     ):

@@ -251,6 +251,24 @@ async def test_who_and_why_are_asked_and_other_spaces_see_nothing(database_url: 
             problem(await http.post(f"{path}/requeue", json=WHY), 403)
 
 
+async def test_a_requeue_that_is_sent_again_after_its_first_attempt_died_half_way_is_the_same(
+    database_url: str, redis_url: str
+) -> None:
+    async with served(database_url, redis_url) as (api, intake):
+        await define(api, "picky", PICKY)
+        await api.system.redis.xadd("orders", {"data": '{"items": 7}'})
+        await eventually(lambda: intake.rejected == 1)
+        (letter,) = await letters(api, 1)
+        await define(api, "picky", {"stream": "orders"})
+        path, key = f"/v1/dead-letters/{letter['id']}/requeue", {"Idempotency-Key": "again"}
+        first = await api.http.post(path, json=WHY, headers=key)
+        # The answer was not kept: the process ended before.
+        await api.system.pool.execute("UPDATE idempotency_keys SET status = NULL, body = NULL")
+        second = await api.http.post(path, json=WHY, headers=key)
+        assert (second.status_code, second.json()) == (200, first.json())
+        assert len(await happened(api, "EventRequeued")) == 1
+
+
 async def test_a_task_that_no_longer_listens_gets_nothing(database_url: str, redis_url: str) -> None:
     async with served(database_url, redis_url) as (api, intake):
         await define(api, "picky", PICKY)

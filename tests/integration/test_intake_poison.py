@@ -79,7 +79,7 @@ async def test_an_entry_that_keeps_killing_its_intake_is_a_dead_letter_and_all_o
             for number in range(100)
         ]
         killer = entries.pop(40)
-        async with frail_intakes(system, 1) as deaths:
+        async with frail_intakes(system, 2) as deaths:
 
             async def rejected() -> bool:
                 return bool(await events(system, "EventRejected"))
