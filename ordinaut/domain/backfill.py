@@ -66,7 +66,7 @@ class Wanted:
         """How many `instants` (or `entries`) there are, how many `run`, and why the others do not."""
         what, others = _COUNTED[self.source.kind == "schedule"]
         verdicts = Counter(one.verdict for one in found)
-        has_run = sum(one.run is not None and one.will_run(rerun=True) for one in found)
+        has_run = sum(one.will_run(rerun=True) and not one.will_run(rerun=False) for one in found)
         return {
             what: len(found),
             "run": sum(one.will_run(rerun=self.rerun) for one in found),
@@ -211,6 +211,8 @@ def place(backfill: Backfill, one: Planned, first: Mapping[str, Event]) -> Place
         if run_id in runs and runs[run_id].data["cause"].get("backfill") == backfill.id:
             return Done(run_id, own=True)
     skipped = first[scheduled] if scheduled in first and scheduled not in runs else None
+    if skipped is not None and skipped.type == "EventCollected" and not backfill.rerun:
+        return Done(scheduled, own=False)
     verdict, reason = one.verdict, one.reason
     if skipped is not None:
         verdict, reason = "skipped", skipped.data.get("reason", "collected")

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from ordinaut.domain import ids
 
-Ledger = Literal["fired", "skipped", "none", "expected", "excluded", "unmatched", "rejected"]
+Ledger = Literal["fired", "skipped", "none", "expected", "excluded", "collected", "unmatched", "rejected"]
 
 _GIVEN = ("input", "depth", "digest")
 """What a replayed entry gives to its run."""
 
-_RUNNABLE = ("fired", "skipped", "none")
+_RUNNABLE = ("fired", "skipped", "none", "collected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,11 @@ class Replayed:
     """An entry of a stream, by its `id`, and what a trigger makes of it.
 
     `verdict` is `unmatched` where the trigger's `where` is not true of it, `rejected` (with the reason) where
-    it cannot be read or evaluated; else what the log says of it: `fired`, `skipped`, or `none` when it
-    started nothing. `run` is the id of the run it has, if any, `first_run` that of the run it gets when it
-    comes in; `input` and `depth` are what its run gets, and `digest` stands for the fields of a Redis entry.
+    it cannot be read or evaluated; else what the log says of it: `fired`, `skipped`, `collected` when it went
+    into a run with others, or `none` when it started nothing.
+
+    `run` is the id of the run it has, if any, `first_run` that of the run it gets when it comes in; `input` and
+    `depth` are what its run gets, and `digest` stands for the fields of a Redis entry.
     """
 
     id: str
@@ -150,7 +152,8 @@ def iso(instant: datetime) -> str:
 
 
 def _will_run(one: Planned, *, rerun: bool) -> bool:
-    return one.verdict in _RUNNABLE and (rerun or one.run is None)
+    has_one = one.run is not None or one.verdict == "collected"
+    return one.verdict in _RUNNABLE and (rerun or not has_one)
 
 
 def _public(one: Planned, *, rerun: bool) -> dict[str, Any]:

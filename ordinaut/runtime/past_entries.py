@@ -38,7 +38,8 @@ ANSWERS_SECONDS = 10.0
 MAX_NUMBER = 2**64 - 1
 """Of either part of an entry's id."""
 
-_ENTRY_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
+_NUMBER = "(0|[1-9][0-9]{0,19})"
+_ENTRY_ID = re.compile(f"{_NUMBER}(-{_NUMBER})?")
 
 _RECEIVED = "type = 'EventReceived' AND space = $1 AND data->>'stream' = $2"
 _RANGE = f"SELECT {COLUMNS} FROM events WHERE {_RECEIVED} AND position BETWEEN $3 AND $4"

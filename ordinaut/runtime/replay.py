@@ -109,6 +109,8 @@ def _requested(event: Event | None) -> bool:
 def _verdict(one: Judged, known: Event | None, run: str | None) -> tuple[Ledger, str | None]:
     if one.outcome != "match":
         return ("unmatched" if one.outcome == "none" else "rejected"), one.reason
-    if known is not None and known.type in ("OccurrenceSkipped", "EventCollected"):
-        return "skipped", known.data.get("reason", "collected")
+    if known is not None and known.type == "OccurrenceSkipped":
+        return "skipped", known.data["reason"]
+    if known is not None and known.type == "EventCollected":
+        return "collected", None
     return ("none" if run is None else "fired"), None

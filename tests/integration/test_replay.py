@@ -246,6 +246,22 @@ async def _acknowledged(redis: Redis) -> bool:
     return bool(groups) and groups[0]["pending"] == 0 and groups[0]["last-delivered-id"] == b"5-0"
 
 
+async def test_what_was_collected_counts_as_run(api: Served, redis: Redis) -> None:
+    wanted = {"on": {"stream": "orders", "batch": {"size": 2, "time": "1h"}}, "pipeline": PIPELINE}
+    assert (await api.http.put("/v1/tasks/ship", json=wanted)).status_code == 201
+    await add(redis, 1)
+    async with running(Intake(api.system)):
+        await eventually(lambda: events(api.system, "EventCollected"), timeout=20)
+    changed = await api.http.put("/v1/tasks/ship", json={**wanted, "on": {"stream": "orders"}})
+    assert changed.status_code == 200
+    plan = await replayed(api, 200, dry_run=True)
+    assert [(one["verdict"], one["will_run"]) for one in plan["items"]] == [("collected", False)]
+    assert (plan["counts"]["run"], plan["counts"]["has_run"]) == (0, 1)
+    async with at_work(api):
+        done = await ended(api, (await replayed(api, rerun=True))["backfill"])
+    assert done["succeeded"] == 1
+
+
 async def test_the_end_of_a_chain_is_not_lengthened_by_a_replay(api: Served, redis: Redis) -> None:
     await listen(api.system, "ship")
     await redis.xadd("orders", {"data": "1", "ordinaut-depth": "15"})
@@ -271,6 +287,7 @@ async def test_the_end_of_a_chain_is_not_lengthened_by_a_replay(api: Served, red
         ({"stream": "orders", "log": True}, "/stream", "no event of the stream"),
         ({"stream": "orders", "from": "yesterday"}, "/from", "not the id of an entry"),
         ({"stream": "orders", "from": "1-2-3"}, "/from", "not the id of an entry"),
+        ({"stream": "orders", "from": "01-0"}, "/from", "not the id of an entry"),
         ({"stream": "orders", "to": f"{2**64}"}, "/to", "not the id of an entry"),
         ({"stream": "orders", "to": "١"}, "/to", "not the id of an entry"),
         ({"stream": "orders", "from": "2-0", "to": "1"}, "/from", "comes behind `to`"),

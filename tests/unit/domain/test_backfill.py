@@ -61,7 +61,7 @@ entries = st.lists(
         Replayed,
         st.integers(1, 10**6).map(lambda n: f"{n}-0"),
         st.just(3),
-        st.sampled_from(["fired", "skipped", "none", "unmatched", "rejected"]),
+        st.sampled_from(["fired", "skipped", "none", "collected", "unmatched", "rejected"]),
         st.integers(1, 10**6).map(lambda n: cause_id(n, "a run")),
         st.sampled_from([None, "paused", "it is not JSON"]),
         st.sampled_from([None, "run-1"]),
