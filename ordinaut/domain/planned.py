@@ -74,8 +74,8 @@ class Replayed:
     it cannot be read or evaluated; else what the log says of it: `fired`, `skipped`, `collected` when it went
     into a run with others, or `none` when it started nothing.
 
-    `run` is the id of the run it has, if any, `first_run` that of the run it gets when it comes in; `input` and
-    `depth` are what its run gets, and `digest` stands for the fields of a Redis entry.
+    `run` is the id of the run it has, if any, `first_run` that of the run it gets when it comes in; `input`
+    and `depth` are what its run gets, and `digest` stands for the fields of a Redis entry.
     """
 
     id: str
