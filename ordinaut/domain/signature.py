@@ -16,10 +16,9 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal
 
 Reason = Literal["missing", "malformed", "wrong", "old", "ahead", "secret"]
-REASONS: tuple[str, ...] = get_args(Reason)
 """Why a delivery is refused; `secret`: the secret to hold it against is not there."""
 
 TOLERANCE_SECONDS = 300
