@@ -13,7 +13,7 @@ from ordinaut.runtime.streams import DEAD, GROUP, open_stream
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, happen, listen
+from tests.support.listening import a_system, an_intake, events, happen, listen, read_to_the_end
 
 
 async def requested(system: System, count: int) -> list[object]:
@@ -27,12 +27,7 @@ async def requested(system: System, count: int) -> list[object]:
 
 async def settled(redis: Redis, stream: str = "orders") -> None:
     """Every entry has been read and acknowledged."""
-
-    async def nothing_left() -> bool:
-        (group,) = await redis.xinfo_groups(stream)
-        return group["lag"] == 0 and group["pending"] == 0
-
-    await eventually(nothing_left)
+    await eventually(lambda: read_to_the_end(redis, stream))
 
 
 async def test_an_entry_becomes_a_run_of_the_task_that_listens(database_url: str, redis_url: str) -> None:

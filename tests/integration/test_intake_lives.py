@@ -5,7 +5,7 @@ import pytest
 from ordinaut.domain import ids
 from ordinaut.runtime.streams import GROUP
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, listen
+from tests.support.listening import a_system, an_intake, events, listen, read_to_the_end
 
 
 async def test_entries_of_a_stream_that_was_created_again_are_new_work_though_their_ids_are_not(
@@ -66,11 +66,7 @@ async def test_a_redis_from_an_older_snapshot_starts_nothing_twice(
         await system.redis.xadd("orders", {"data": '"new"'}, id="4-1")
         await eventually(lambda: intake.matched == 5)
 
-        async def all_read() -> bool:
-            (group,) = await system.redis.xinfo_groups("orders")
-            return group["lag"] == 0 and group["pending"] == 0
-
-        await eventually(all_read)
+        await eventually(lambda: read_to_the_end(system.redis))
         inputs = [run.data["input"] for run in await events(system, "RunRequested")]
         assert inputs == [1, 2, 3, 4, "new"]
 

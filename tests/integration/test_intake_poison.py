@@ -16,7 +16,7 @@ from ordinaut.intake.intake import Intake
 from ordinaut.runtime.streams import DEAD, GROUP, ensure_group
 from ordinaut.runtime.system import System
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, listen
+from tests.support.listening import a_system, an_intake, events, listen, read_to_the_end
 from tests.support.processes import ROOT
 
 FRAIL = """
@@ -87,11 +87,7 @@ async def test_an_entry_that_keeps_killing_its_intake_is_a_dead_letter_and_all_o
             await eventually(rejected, 60)
             await system.redis.xadd("orders", {"data": '"after"'})
 
-            async def done() -> bool:
-                (group,) = await system.redis.xinfo_groups("orders")
-                return group["lag"] == 0 and group["pending"] == 0
-
-            await eventually(done, 30)
+            await eventually(lambda: read_to_the_end(system.redis), 30)
             assert deaths == [9] * system.settings.max_deliveries
         (event,) = await events(system, "EventRejected")
         assert (event.data["stream"], event.data["id"], event.data["entry"]) == (
