@@ -12,6 +12,9 @@ PORT ?= 8080
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Most tests wait most of the time. Each process has servers of its own, so there are few; a file stays in one.
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile
+
 install: $(STAMP) ## Make .venv and install everything; the program is .venv/bin/ordinaut
 
 $(STAMP): pyproject.toml .ci/venv
@@ -23,14 +26,14 @@ dev: $(STAMP) ## Start the whole system on http://127.0.0.1:8080 (PORT=… for a
 	@exec $(BIN)/ordinaut dev --port $(PORT)
 
 test: $(STAMP) ## Run the tests (ARGS='-k name' for some of them)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: $(STAMP) ## Everything CI checks: style, types, import layers, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 bench: $(STAMP) ## Measure speed; prints ratios first
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -78,7 +78,11 @@ def redis_url(servers: Servers) -> Iterator[str]:
     """An empty logical Redis database for this test alone."""
     with redis.Redis.from_url(servers.redis_url) as client:
         databases = int(client.config_get("databases")["databases"])
-    url = with_database(servers.redis_url, str(next(_numbers) % databases))
+    # Processes that share one server take turns with its databases.
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = (next(_numbers) * processes + process) % (databases - databases % processes)
+    url = with_database(servers.redis_url, str(number))
     with redis.Redis.from_url(url) as client:
         client.flushdb()
         yield url
