@@ -177,7 +177,10 @@ class EmbeddedPostgres:
     def _choose_socket(self) -> None:
         """The data directory, unless its path is too long or too strange to be a socket's place."""
         if not _PLAIN_PATH.fullmatch(str(self.directory)):
-            self._socket = Path(tempfile.mkdtemp(prefix="ordinaut-pg-"))
+            # What TMPDIR names may be too long as well.
+            short = _PLAIN_PATH.fullmatch(f"{tempfile.gettempdir()}/ordinaut-pg-12345678")
+            place = None if short else "/tmp"  # noqa: S108 the directory made in it is ours alone
+            self._socket = Path(tempfile.mkdtemp(prefix="ordinaut-pg-", dir=place))
             if self._user is not None:
                 os.chown(self._socket, *self._user)
 
