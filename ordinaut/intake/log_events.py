@@ -8,6 +8,9 @@ event and the task (I7). One intake at a time reads; the row's lock says which.
 import asyncio
 from collections.abc import Iterator, Sequence
 
+import structlog
+
+from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.events import Event
 from ordinaut.intake.following import follow
 from ordinaut.intake.record import REFUSED, has_verdict
@@ -28,6 +31,8 @@ SELECT {COLUMNS} FROM events WHERE position > $1 AND position <= $2 AND type = A
  ORDER BY position LIMIT $4
 """
 
+logger = structlog.get_logger(__name__)
+
 
 class LogEvents:
     """Starts the runs of tasks that listen to the log, until told to stop."""
@@ -35,6 +40,7 @@ class LogEvents:
     def __init__(self, system: System, index: TriggerIndex) -> None:
         self._system = system
         self._index = index
+        self._followed = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """React to events as they are appended; outages of PostgreSQL are waited out."""
@@ -46,12 +52,17 @@ class LogEvents:
         await self._index.refresh()
         # What was appended later may be for a task that the index does not know of yet.
         upto, types = self._index.position, sorted(self._index.event_types())
+        # With nobody listening the position follows slowly: old events are for nobody (log_triggers.py).
+        if upto - self._followed < (1 if types else STRETCH):
+            return False  # most of the time, so the row is not asked for
         async with self._system.pool.acquire() as connection, connection.transaction():
             position = await connection.fetchval(
                 "SELECT position FROM log_readers WHERE name = 'events' FOR UPDATE SKIP LOCKED"
             )
-            # With nobody listening the position follows slowly: old events are for nobody (see `_concerned`).
-            if position is None or upto <= position or (not types and upto - position < STRETCH):
+            if position is None:
+                return False
+            self._followed = position
+            if upto - position < (1 if types else STRETCH):
                 return False
             reached = upto
             if types:
@@ -62,6 +73,7 @@ class LogEvents:
                     reached = events[-1].position
                 await self._record(connection, events)
             await connection.execute("UPDATE log_readers SET position = $1 WHERE name = 'events'", reached)
+        self._followed = reached
         return bool(reached < upto)
 
     async def _record(self, connection: Connection, events: Sequence[Event]) -> None:
@@ -76,13 +88,19 @@ class LogEvents:
                 if isinstance(outcome, REFUSED):
                     depth = append.events[0].data.get("depth", 0)
                     refused.append(_rejected(event, append, f"it cannot be stored: {outcome}", depth))
-                elif not has_verdict(append, outcome):
-                    if not append.requires:
-                        raise outcome if isinstance(outcome, Exception) else RuntimeError(str(outcome))
+                elif has_verdict(append, outcome):
+                    continue
+                elif isinstance(outcome, VersionConflict):
                     # The task has just changed.
                     if event not in waiting:
                         waiting.append(event)
-            await self._system.appender.attempt_all(refused)
+                elif isinstance(outcome, Exception):
+                    raise outcome
+            for outcome in await self._system.appender.attempt_all(refused):
+                if isinstance(outcome, REFUSED):
+                    logger.error("intake.rejection_refused", reason=str(outcome))
+                elif isinstance(outcome, Exception) and not isinstance(outcome, VersionConflict):
+                    raise outcome
             if waiting:
                 await self._index.refresh()
 

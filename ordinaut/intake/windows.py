@@ -36,6 +36,12 @@ _NEWS = f"""
 SELECT {COLUMNS} FROM events WHERE type = 'EventCollected' AND position > $1 ORDER BY position LIMIT $2
 """
 
+_TO_DO = """
+SELECT EXISTS (SELECT FROM windows WHERE due_at <= $1)
+    OR EXISTS (SELECT FROM events WHERE type = 'EventCollected'
+                  AND position > (SELECT position FROM log_readers WHERE name = 'windows'))
+"""
+
 
 class Windows:
     """Takes collected events into their windows and ends these, until told to stop."""
@@ -53,6 +59,9 @@ class Windows:
         """Take in the next events, or end the windows that are due when there are none; says whether there
         may be more to do. Raises what asking PostgreSQL raises; nothing was done then."""
         try:
+            async with self._system.pool.acquire() as connection:
+                if not await connection.fetchval(_TO_DO, self._system.time.now()):
+                    return False  # most of the time, so nothing is locked
             async with self._system.pool.acquire() as connection, connection.transaction():
                 await connection.execute(_LET_GO)
                 position = await connection.fetchval(
