@@ -13,7 +13,7 @@ from ordinaut.runtime.migrate import migration_files
 from projections import due_work
 from projections.registry import all_projections
 
-_FULL = "{} runs or more wait for workers: nothing more is read from streams"
+_FULL = "{} runs or more wait for workers: nothing more is read from streams, and no task reacts to events"
 
 router = APIRouter(tags=["system"], route_class=Direct)
 

@@ -23,13 +23,16 @@ MANY = 1000
 
 
 async def queue(connection: asyncpg.Connection, settings: Settings) -> Finding:
-    """Whether there is room in the queue for what comes on streams."""
+    """Whether there is room in the queue for what comes on streams and from the log."""
     high = settings.queue_high_water
     waiting = await due_work.waiting(connection, high)
     if waiting < high:
         return Finding("queue", "ok", f"{waiting} runs wait for workers; streams are read up to {high}")
     until = int(high * GOES_ON_AT)
-    found = f"{waiting} runs or more wait for workers: nothing is read from streams until they are {until}"
+    found = (
+        f"{waiting} runs or more wait for workers: nothing is read from streams, and no task reacts to events"
+        f" of the log, until they are {until}"
+    )
     return Finding("queue", "warn", found, "start more `worker`, or raise ORDINAUT_QUEUE_HIGH_WATER")
 
 

@@ -79,7 +79,10 @@ class Intake:
         self._watch = Watch(self._redis, self._shards)
         self._batch = Batch(BATCH)
         settings = system.settings
-        self.pressure = Pressure(system.pool, settings.queue_high_water, settings.poll_seconds)
+        self.pressure = Pressure(
+            system.pool, settings.queue_high_water, settings.poll_seconds, lambda: self._requested
+        )
+        self._reactions = LogEvents(system, self._index, self.pressure)
         self.trouble: str | None = None
 
     @property
@@ -102,11 +105,15 @@ class Intake:
         """Rejections: entries that cannot be read, and triggers that failed on one."""
         return self._recorder.rejected
 
+    @property
+    def _requested(self) -> int:
+        return self._recorder.matched + self._reactions.matched
+
     async def run(self, stop: asyncio.Event) -> None:
         """Take entries in, and the log's own events; outages of either server are waited out. At the end the
         batch in hand is finished, or left unacknowledged for others when it cannot be."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(LogEvents(self._system, self._index).run(stop), name="log-events")
+            group.create_task(self._reactions.run(stop), name="log-events")
             group.create_task(Windows(self._system).run(stop), name="windows")
             await self._take_entries(stop)
 
@@ -156,7 +163,7 @@ class Intake:
             await self._index.refresh()
             await self._prepare()
         await self._watch.look([source.stream for source in self._readable()])
-        if await self.pressure.hold(self._recorder.matched):
+        if await self.pressure.hold():
             await self._settle()
             if entries := self._entries(await self._reads.finish()):
                 await self._take_in(entries, stop)

@@ -2,7 +2,8 @@
 
 The log is read behind a position that is kept in the database and moved when the verdicts are on its disk;
 what was read and not moved past is read again and comes to the same runs, because their ids follow from the
-event and the task (I7). One intake at a time reads; the row's lock says which.
+event and the task (I7). One intake at a time reads; the row's lock says which. While the queue is full
+nobody does (pressure.py): the position stays where it is.
 """
 
 import asyncio
@@ -13,10 +14,12 @@ import structlog
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.events import Event
 from ordinaut.intake.following import follow
+from ordinaut.intake.pressure import LEAST_SECONDS, Pressure
 from ordinaut.intake.record import REFUSED, has_verdict
-from ordinaut.log.append import Append, Connection
+from ordinaut.log.append import Append, Appended, Connection
 from ordinaut.log.read import COLUMNS, read_first, to_event
 from ordinaut.runtime.log_triggers import decide_event, rejection
+from ordinaut.runtime.metrics import REACTIONS_LAG
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 
@@ -25,6 +28,8 @@ BATCH = 1000
 
 STRETCH = 10_000
 """How many positions of the log are looked through at once."""
+
+_POSITION = "SELECT position FROM log_readers WHERE name = 'events'"
 
 _FOUND = f"""
 SELECT {COLUMNS} FROM events WHERE position > $1 AND position <= $2 AND type = ANY ($3)
@@ -35,30 +40,36 @@ logger = structlog.get_logger(__name__)
 
 
 class LogEvents:
-    """Starts the runs of tasks that listen to the log, until told to stop."""
+    """Starts the runs of tasks that listen to the log, until told to stop. `matched` counts the verdicts that
+    were recorded here."""
 
-    def __init__(self, system: System, index: TriggerIndex) -> None:
+    def __init__(self, system: System, index: TriggerIndex, pressure: Pressure) -> None:
         self._system = system
         self._index = index
+        self._pressure = pressure
         self._followed = 0
+        self.matched = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """React to events as they are appended; outages of PostgreSQL are waited out."""
-        await follow(self._system, stop, self.step, what="events of the log")
+        await follow(self._system, stop, self.step, what="events of the log", wait=self._until_room)
 
     async def step(self) -> bool:
-        """Read on, at most `STRETCH` positions; says whether there is more. Raises what asking PostgreSQL
-        raises; doing it again is safe."""
+        """Read on, at most `STRETCH` positions, and nothing while the queue is full; says whether there is
+        more. Raises what asking PostgreSQL raises; doing it again is safe."""
         await self._index.refresh()
         # What was appended later may be for a task that the index does not know of yet.
         upto, types = self._index.position, sorted(self._index.event_types())
         # With nobody listening the position follows slowly: old events are for nobody (log_triggers.py).
         if upto - self._followed < (1 if types else STRETCH):
             return False  # most of the time, so the row is not asked for
+        if types and await self._pressure.hold():
+            async with self._system.pool.acquire() as connection:
+                self._followed = await connection.fetchval(_POSITION)
+            REACTIONS_LAG.set(upto - self._followed)
+            return False
         async with self._system.pool.acquire() as connection, connection.transaction():
-            position = await connection.fetchval(
-                "SELECT position FROM log_readers WHERE name = 'events' FOR UPDATE SKIP LOCKED"
-            )
+            position = await connection.fetchval(f"{_POSITION} FOR UPDATE SKIP LOCKED")
             if position is None:
                 return False
             self._followed = position
@@ -74,7 +85,11 @@ class LogEvents:
                 await self._record(connection, events)
             await connection.execute("UPDATE log_readers SET position = $1 WHERE name = 'events'", reached)
         self._followed = reached
+        REACTIONS_LAG.set(upto - reached if types else 0)
         return bool(reached < upto)
+
+    async def _until_room(self) -> float:
+        return LEAST_SECONDS if self._pressure.held else self._system.settings.poll_seconds
 
     async def _record(self, connection: Connection, events: Sequence[Event]) -> None:
         """Put the verdicts on these events into the log: when it returns, all of them are there."""
@@ -89,7 +104,7 @@ class LogEvents:
                     depth = append.events[0].data.get("depth", 0)
                     refused.append(_rejected(event, append, f"it cannot be stored: {outcome}", depth))
                 elif has_verdict(append, outcome):
-                    continue
+                    self.matched += isinstance(outcome, Appended)
                 elif isinstance(outcome, VersionConflict):
                     # The task has just changed.
                     if event not in waiting:

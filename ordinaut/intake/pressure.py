@@ -1,10 +1,12 @@
-"""Flow control: no more is read from Redis than the queue can take.
+"""Flow control: no more is taken in, from Redis or from the log, than the queue can take.
 
-Entries that are not read stay in their streams, and nothing piles up in the group's list of pending ones.
-What is read becomes rows of `due_work`, from which every lease has to choose.
+Entries that are not read stay in their streams, and nothing piles up in the group's list of pending ones;
+events of the log stay before the position of their reader. What is taken in becomes rows of `due_work`, from
+which every lease has to choose.
 """
 
 import time
+from collections.abc import Callable
 
 import asyncpg
 import structlog
@@ -26,13 +28,21 @@ logger = structlog.get_logger(__name__)
 
 class Pressure:
     """Whether there is room in the queue. `held` says whether reading is held back, `waiting` how many runs
-    waited when they were last counted (at most `high` of them are)."""
+    waited when they were last counted (at most `high` of them are). `requested` tells how many this intake
+    has asked for since its start: between two counts it tells how much has come at the most.
 
-    def __init__(self, pool: asyncpg.Pool, high: int, every_seconds: float) -> None:
+    Only what intake takes in is held back, never anything that a run in the queue needs for its end: workers
+    alone empty the queue, so this cannot wait for itself.
+    """
+
+    def __init__(
+        self, pool: asyncpg.Pool, high: int, every_seconds: float, requested: Callable[[], int]
+    ) -> None:
         self._pool = pool
         self._every = every_seconds
+        self._requested = requested
         self._asked = self._again = float("-inf")
-        self._matched = 0
+        self._counted = 0
         self.high = high
         self.low = int(high * GOES_ON_AT)
         self.held = False
@@ -44,19 +54,18 @@ class Pressure:
         if not self.held:
             return None
         return (
-            f"{self.waiting} runs or more wait for workers: nothing is read from streams until there are"
-            f" {self.low} or fewer"
+            f"{self.waiting} runs or more wait for workers: nothing is read from streams, and no task reacts"
+            f" to events of the log, until there are {self.low} or fewer"
         )
 
-    async def hold(self, matched: int) -> bool:
-        """Whether to hold back now. `matched` is how many runs this intake has asked for since its start:
-        between two counts it tells how much has come at the most. Raises what asking PostgreSQL raises."""
-        now = time.monotonic()
-        full = self.waiting + matched - self._matched >= self.high
+    async def hold(self) -> bool:
+        """Whether to hold back now. Raises what asking PostgreSQL raises."""
+        now, requested = time.monotonic(), self._requested()
+        full = self.waiting + requested - self._counted >= self.high
         if now >= self._again or (full and not self.held and now >= self._asked + LEAST_SECONDS):
             async with self._pool.acquire() as connection:
                 self.waiting = await due_work.waiting(connection, self.high)
-            self._matched, self._asked = matched, now
+            self._counted, self._asked = requested, now
             self._again = now + max(self._every, SHARE * (time.monotonic() - now))
             self._set(self.waiting >= self.high if not self.held else self.waiting > self.low)
             return self.held

@@ -66,9 +66,15 @@ STREAM_PENDING = Gauge(
     ["stream"], registry=REGISTRY,
 )  # fmt: skip
 HELD_BACK = Gauge(
-    "ordinaut_intake_held_back", "1 while this intake reads nothing because the queue is full.",
+    "ordinaut_intake_held_back",
+    "1 while this intake takes in nothing, from streams or the log, because the queue is full.",
     registry=REGISTRY,
-)  # fmt: skip
+)
+REACTIONS_LAG = Gauge(
+    "ordinaut_reactions_lag_events",
+    "Events of the log that tasks listening to it have not been tried on, as this intake saw last.",
+    registry=REGISTRY,
+)
 HTTP_REQUESTS = Counter(
     "ordinaut_http_requests", "Answered requests, by method, route and status.",
     ["method", "route", "status"], registry=REGISTRY,

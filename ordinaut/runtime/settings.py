@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     queue_high_water: int = Field(
         100_000,
         ge=1,
-        description="Runs that wait for workers from which on nothing more is read from streams.",
+        description="Runs that wait for workers from which on intake takes in nothing more.",
     )
     max_deliveries: int = Field(
         5,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from ordinaut.domain import task
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.run import run_stream
 from ordinaut.log.append import Append
@@ -18,7 +19,7 @@ from projections.registry import all_projections
 from tests.support.api import running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, listen
+from tests.support.listening import a_system, an_intake, events, happen, listen
 
 
 def measured(name: str, **labels: str) -> float | None:
@@ -78,6 +79,44 @@ async def test_a_full_queue_holds_reading_back_until_there_is_room_again(
             await eventually(drained, 20)
             await eventually(lambda: not intake.pressure.held)
         assert sorted(run.data["input"] for run in await events(system, "RunRequested")) == list(range(200))
+
+
+async def test_a_full_queue_holds_reactions_to_the_log_back_and_none_is_lost(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ordinaut.intake.log_events.BATCH", 10)
+    async with a_system(database_url, redis_url, queue_high_water=30) as system:
+        await listen(system, "alarm", event="TaskPaused")
+        state = await listen(system, "often")
+        for _ in range(80):
+            state = await happen(system, state, task.pause(state, None))
+            state = await happen(system, state, task.resume(state))
+        paused = [event.position for event in await events(system, "TaskPaused")]
+
+        async def asked_for() -> list[int]:
+            return [run.data["cause"]["position"] for run in await events(system, "RunRequested")]
+
+        async with an_intake(system) as intake:
+            await eventually(lambda: intake.pressure.held)
+            counted = intake.pressure._asked
+            await eventually(lambda: intake.pressure._asked > counted + 0.5)
+            # The mark, and the batch that was on its way when it was reached.
+            read = await asked_for()
+            assert 30 <= len(read) <= 40
+            assert read == paused[: len(read)]
+            assert "no task reacts to events of the log" in (intake.pressure.trouble or "")
+            assert measured("ordinaut_intake_held_back") == 1
+            assert (measured("ordinaut_reactions_lag_events") or 0) >= 2 * (80 - len(read)) - 1
+
+            async def drained() -> bool:
+                async with system.pool.acquire() as connection:
+                    assert await due_work.waiting(connection, 1000) <= 40
+                await finish(system, 10)
+                return len(await asked_for()) == 80
+
+            await eventually(drained, 20)
+            await eventually(lambda: measured("ordinaut_reactions_lag_events") == 0)
+        assert await asked_for() == paused
 
 
 async def test_a_full_queue_is_told_and_the_api_stays_ready(database_url: str, redis_url: str) -> None:

@@ -13,6 +13,7 @@ from ordinaut.domain.events import Event, NewEvent
 from ordinaut.domain.request import MAX_DEPTH
 from ordinaut.domain.task import Task
 from ordinaut.intake.log_events import LogEvents
+from ordinaut.intake.pressure import Pressure
 from ordinaut.log.append import Append
 from ordinaut.runtime.streams import streams_of
 from ordinaut.runtime.system import System
@@ -111,6 +112,12 @@ async def test_what_redis_takes_for_a_pattern_of_its_own_means_itself(
 # --- the log's own events -------------------------------------------------------------------------
 
 
+def a_reader(system: System, index: TriggerIndex | None = None) -> LogEvents:
+    """What reads the log for tasks, with room in the queue for all that it finds."""
+    roomy = Pressure(system.pool, 1_000_000, 60, lambda: 0)
+    return LogEvents(system, index or TriggerIndex(system.pool), roomy)
+
+
 async def react(system: System, name: str, event: str, space: str = "default", **on: Any) -> Task:
     """Create a task that listens to a type of event of the log."""
     return await listen(system, name, space=space, event=event, **on)
@@ -191,12 +198,12 @@ async def test_an_intake_that_is_cut_off_anywhere_gives_each_event_one_run(
             state = await happen(system, state, task.resume(state))
         index = TriggerIndex(system.pool)
         for _ in range(12):
-            cut = asyncio.create_task(LogEvents(system, index).step())
+            cut = asyncio.create_task(a_reader(system, index).step())
             await asyncio.sleep(0.001 * (seed % 7))
             cut.cancel()
             await asyncio.gather(cut, return_exceptions=True)
-        await asyncio.gather(*(LogEvents(system, TriggerIndex(system.pool)).step() for _ in range(3)))
-        while await LogEvents(system, index).step():
+        await asyncio.gather(*(a_reader(system).step() for _ in range(3)))
+        while await a_reader(system, index).step():
             pass
         runs = await events(system, "RunRequested")
         paused = await events(system, "TaskPaused")
@@ -212,7 +219,7 @@ async def test_what_was_before_the_task_starts_nothing_however_far_the_reader_is
         await react(system, "new", "TaskCreated")
         await react(system, "later", "TaskPaused")
         await happen(system, state, task.resume(state))
-        log = LogEvents(system, TriggerIndex(system.pool))
+        log = a_reader(system)
         while await log.step():
             pass
         runs = await events(system, "RunRequested")
@@ -229,7 +236,7 @@ async def test_a_condition_that_fails_on_an_event_is_a_rejection_and_no_loop(
         await react(system, "worse", "EventRejected", where="length(data.depth) > `1`")
         state = await listen(system, "often")
         await happen(system, state, task.pause(state, None))
-        log = LogEvents(system, TriggerIndex(system.pool))
+        log = a_reader(system)
         for _ in range(MAX_DEPTH + 5):
             await log.step()
         rejected = await events(system, "EventRejected")
@@ -243,7 +250,7 @@ async def test_without_listeners_the_reader_follows_in_strides(database_url: str
         for number in range(3):
             noise = [NewEvent("AgentRegistered", {"n": n}) for n in range(4000)]
             await system.appender.append(Append(f"agent-{number}", 0, noise, "default", "test", "c", None))
-        log = LogEvents(system, TriggerIndex(system.pool))
+        log = a_reader(system)
         await log.step()
         assert await system.pool.fetchval(READ) == 12_000
 
