@@ -13,9 +13,10 @@ from ordinaut.api.replays import REACH, read_reach
 from ordinaut.domain.definition import Definition, parse_definition
 from ordinaut.domain.errors import Forbidden, Invalid
 from ordinaut.domain.ids import task_id
+from ordinaut.domain.planned import Source
 from ordinaut.domain.task import Task
 from ordinaut.runtime.keys import Caller
-from ordinaut.runtime.past_entries import Reach, listening_as_if_active
+from ordinaut.runtime.reach import Reach, listening_as_if_active
 from ordinaut.runtime.rehearsal import MOST_ENTRIES, Rehearsal, Trial, rehearse
 
 router = APIRouter(prefix="/v1", tags=["triggers"], route_class=Direct)
@@ -29,12 +30,13 @@ _FIELDS = {
     "all": openapi.FLAG | {"description": "List entries that it does not match, too."},
     "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LISTED},
 }
-_REQUIRED = ("definition", "stream")
+_REQUIRED = ("definition",)
 
 
 @router.post("/triggers/test", openapi_extra=openapi.body(_FIELDS, required=_REQUIRED))
 async def try_trigger(request: Request) -> Response:
-    """What a new or changed trigger would have done with entries that are in the stream; nothing is done.
+    """What a new or changed trigger would have done with entries that are in the stream, or with events of
+    the log; nothing is done.
 
     It looks at the newest `last` entries, or at those from `from` to `to`. `counts` are exact, `items` at
     most `limit`: the entries it matches, fails on, or treats differently than the task does now.
@@ -43,11 +45,11 @@ async def try_trigger(request: Request) -> Response:
     body = parse_object(await read_body(request, door.system.settings.max_body_bytes))
     check_fields(body, tuple(_FIELDS), _REQUIRED)
     limit = _number(body, "limit", MOST_LISTED) or LISTED
-    reach = read_reach(body, _last(body))
     now = door.system.time.now()
     definition = _definition(door, body["definition"], now)
+    reach = read_reach(body, definition.name, definition, _last(body))
     await _require_readable(door, caller, reach)
-    trial, current = await _trial(door, caller.space, definition, reach.stream, now)
+    trial, current = await _trial(door, caller.space, definition, reach.source, now)
     done = await rehearse(
         door.system, caller.space, reach, trial, limit=limit, everything=flag_field(body, "all")
     )
@@ -82,29 +84,30 @@ def _definition(door: Door, document: Any, now: datetime) -> Definition:
 
 async def _require_readable(door: Door, caller: Caller, reach: Reach) -> None:
     """A Redis stream has no space: a reader sees those whose entries it sees anyway, as inputs of runs."""
-    if caller.role != "reader" or reach.log:
+    stream = reach.source.stream
+    if caller.role != "reader" or stream is None or reach.source.kind != "stream":
         return
     await door.triggers.refresh()
-    if not door.triggers.listening(reach.stream, caller.space):
+    if not door.triggers.listening(stream, caller.space):
         raise Forbidden(
-            f"no task of the space {caller.space!r} listens to {reach.stream!r}:"
+            f"no task of the space {caller.space!r} listens to {stream!r}:"
             " reading it needs an operator's or admin's key"
         )
 
 
 async def _trial(
-    door: Door, space: str, definition: Definition, stream: str, now: datetime
+    door: Door, space: str, definition: Definition, source: Source, now: datetime
 ) -> tuple[Trial, Task | None]:
     """The trigger to try, and the task as it is now, if there is one of that name."""
     found = await door.system.tasks.load(task_id(space, definition.name))
     there = found if found.exists else None
     task = Task(found.id, space, definition.name, "active", definition.normalised(), created_at=now)
-    wanted = listening_as_if_active(task, definition, stream)
+    wanted = listening_as_if_active(task, definition, source)
     if there is None:
         return Trial(wanted), None
     as_it_is = await door.system.tasks.definition(there.id, there.version)
     try:
-        return Trial(wanted, listening_as_if_active(there, as_it_is, stream), compared=True), there
+        return Trial(wanted, listening_as_if_active(there, as_it_is, source), compared=True), there
     except Invalid:
         return Trial(wanted, None, compared=True), there
 
@@ -118,7 +121,7 @@ def _answer(
     return {
         "task": definition.name,
         "compared_with": current.version if current else None,
-        "source": {"kind": "log" if reach.log else "stream", "stream": reach.stream},
+        "source": reach.source.public(),
         "from": done.first,
         "to": done.last,
         "collects": trial.collects,

@@ -1,4 +1,4 @@
-"""Replays: a task's trigger over entries that are in its stream already. They are backfills of a kind."""
+"""Replays: a task's trigger over entries that are there already. They are backfills of a kind."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,16 +11,17 @@ from ordinaut.api.backfills import HOW, begin, how
 from ordinaut.api.bodies import flag_field, text_field
 from ordinaut.api.door import Answer, Command, Direct, command
 from ordinaut.domain.backfill import Wanted
+from ordinaut.domain.definition import Definition
 from ordinaut.domain.errors import Invalid
-from ordinaut.domain.planned import Planned, Source
+from ordinaut.domain.planned import Planned
 from ordinaut.domain.task import Task
-from ordinaut.runtime.past_entries import Reach, check_reach
+from ordinaut.runtime.reach import Reach, check_reach, choose_source
 from ordinaut.runtime.replay import past_entries
 
 router = APIRouter(prefix="/v1", tags=["backfills"], route_class=Direct)
 
 REACH = {
-    "stream": openapi.TEXT,
+    "stream": openapi.TEXT | {"description": "What the trigger listens to, unless given."},
     "log": openapi.FLAG | {"description": "The events that the log holds, instead of the stream in Redis."},
     "from": openapi.TEXT | {"description": "The first entry's id; the oldest, unless given."},
     "to": openapi.TEXT | {"description": "The last entry's id; the newest, unless given."},
@@ -33,23 +34,23 @@ _FIELDS = {**REACH, **HOW}
 @router.post(
     "/tasks/{name_or_id}/replay",
     status_code=202,
-    openapi_extra=openapi.body(_FIELDS, required=("stream",)),
+    openapi_extra=openapi.body(_FIELDS),
 )
 @command
 async def replay_stream(command: Command) -> Answer:
     """Run a task for the entries of a stream that match its trigger, as it is now, and have no run.
 
-    What it begins is a backfill. With `dry_run: true` nothing is done: the answer is 200 with each entry
-    and whether it would run.
+    Of a task that listens to the log's own events it is those that are held against its trigger. What it
+    begins is a backfill. With `dry_run: true` nothing is done: the answer is 200 with each entry and whether
+    it would run.
     """
-    body = command.body(tuple(_FIELDS), ("stream",))
-    reach = read_reach(body)
-    wanted = Wanted(
-        reach.since, reach.until, **how(body), source=Source("log" if reach.log else "stream", reach.stream)
-    )
+    body = command.body(tuple(_FIELDS))
+    more = how(body)
 
     async def find(task: Task) -> tuple[Wanted, Sequence[Planned]]:
         definition = await command.system.tasks.definition(task.id, task.version)
+        reach = read_reach(body, task.name, definition)
+        wanted = Wanted(reach.since, reach.until, **more, source=reach.source)
         found = await past_entries(command.system, task, definition, reach, rerun=wanted.rerun)
         if not found:
             return wanted, found
@@ -59,11 +60,13 @@ async def replay_stream(command: Command) -> Answer:
     return await begin(command, find, dry=flag_field(body, "dry_run"))
 
 
-def read_reach(body: Mapping[str, Any], last: int | None = None) -> Reach:
-    """Which entries a body asks for. Raises Invalid."""
+def read_reach(body: Mapping[str, Any], task: str, definition: Definition, last: int | None = None) -> Reach:
+    """Which entries a body asks for, to be held against the trigger of the task of that name. Raises
+    Invalid."""
     stream = text_field(body, "stream")
-    if not stream:
+    if stream == "":
         raise Invalid.at("/stream", "must name a stream")
-    reach = Reach(stream, flag_field(body, "log"), text_field(body, "from"), text_field(body, "to"), last)
+    source = choose_source(task, definition, stream, log=flag_field(body, "log"))
+    reach = Reach(source, text_field(body, "from"), text_field(body, "to"), last)
     check_reach(reach)
     return reach

@@ -48,7 +48,7 @@ def backfill(
 
 
 def replay(
-    stream: str,
+    stream: str | None,
     name: str,
     reach: Mapping[str, Any],
     more: Mapping[str, Any],
@@ -58,7 +58,8 @@ def replay(
     as_json: bool,
 ) -> int:
     """`ordinaut stream replay`: the exit code is that of `backfill`."""
-    body = {"stream": stream} | {field: value for field, value in reach.items() if value is not None}
+    given = {"stream": stream, **reach}
+    body = {field: value for field, value in given.items() if value is not None}
     return _begin(name, "replay", body, more, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -239,6 +240,8 @@ def _of(found: Mapping[str, Any]) -> str:
             return f"entries of {escape(stream)}"
         case {"kind": "log", "stream": stream}:
             return f"events of {escape(stream)}"
+        case {"kind": "event", "event": event}:
+            return f"{escape(event)} in the log"
         case _:
             return "instants"
 

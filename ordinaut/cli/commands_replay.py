@@ -7,7 +7,10 @@ import typer
 from ordinaut.cli.commands_backfill import Order
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Stream = Annotated[str, typer.Argument(metavar="STREAM", help="The stream's name.")]
+Stream = Annotated[
+    str | None,
+    typer.Argument(metavar="STREAM", help="The stream's name; what the task listens to by default."),
+]
 Log = Annotated[
     bool, typer.Option("--log", help="The events that the log holds, instead of the stream in Redis.")
 ]
@@ -16,8 +19,8 @@ Last = Annotated[str | None, typer.Option("--to", help="The last entry's id; the
 
 
 def stream_replay(
-    name: Stream,
     task: Annotated[str, typer.Option(metavar="TASK", help="The task's name or id.")],
+    name: Stream = None,
     first: First = None,
     last: Last = None,
     log: Log = False,
@@ -31,7 +34,8 @@ def stream_replay(
 ) -> None:
     """Run a task for the entries of a stream that match its trigger and have no run.
 
-    Shows them, asks, and follows the runs to their end.
+    Shows them, asks, and follows the runs to their end. A task that listens to events of the log, such as
+    RunFailed, is run for those: their ids are positions in the log.
     """
     from ordinaut.cli import backfill
 

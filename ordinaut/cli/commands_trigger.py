@@ -20,7 +20,13 @@ def trigger_test(
     file: Annotated[
         Path, typer.Option("--file", "-f", exists=True, dir_okay=False, help="A file with one definition.")
     ],
-    against: Annotated[str, typer.Option(metavar="STREAM", help="The stream whose entries are looked at.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STREAM",
+            help="The stream whose entries are looked at; what the trigger listens to by default.",
+        ),
+    ] = None,
     number: Annotated[
         int | None,
         typer.Option(
@@ -38,7 +44,8 @@ def trigger_test(
 ) -> None:
     """Show what a new or changed trigger would have done with entries that are there, and do nothing.
 
-    A task of the same name is compared with: what would match newly, and what no longer.
+    A task of the same name is compared with: what would match newly, and what no longer. A trigger on events
+    of the log, such as RunFailed, is held against those: their ids are positions in the log.
     """
     from ordinaut.cli import rehearse
 

@@ -128,7 +128,7 @@ def cause(value: Mapping[str, Any]) -> str:
         case "backfill":
             return "backfill" + (f" of what was {escape(reason)}" if (reason := value.get("reason")) else "")
         case "replay":
-            return escape(f"replay of {value.get('stream')} {value.get('id')}")
+            return escape(f"replay of {value.get('stream') or value.get('event')} {value.get('id')}")
         case "stream" | "event" as kind:
             return escape(f"{kind} {value.get('stream')} {value.get('id')}")
         case "window":

@@ -67,7 +67,8 @@ def _what(event: Mapping[str, Any]) -> str:
         case "BackfillRequested":
             why = f" ({escape(data['reason'])})" if data["reason"] else ""
             source = data.get("source", {})
-            what = f"replay of {escape(source['stream'])} for" if "stream" in source else "backfill of"
+            replayed = source.get("stream") or source.get("event")
+            what = f"replay of {escape(replayed)} for" if replayed else "backfill of"
             return f"a {what} {escape(data['name'])} was asked for{why}"
         case "EventReceived":
             return f"an event came on {escape(data['stream'])}"

@@ -1,5 +1,5 @@
 """What a backfill's plan is made of: past instants of a task's schedules, or (a replay) entries of a stream
-that are held against the task's trigger once more. Pure."""
+or events of the log that are held against the task's trigger once more. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +18,17 @@ _RUNNABLE = ("fired", "skipped", "none", "collected")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a plan comes from: the task's `schedule`, a Redis `stream`, or the events of a stream in the
-    `log`. `stream` is its name, None for a schedule."""
+    """Where a plan comes from: the task's `schedule`; a Redis `stream`, or the events that the `log` holds of
+    one (`stream` is its name); or the log's own events of the type `event`."""
 
-    kind: Literal["schedule", "stream", "log"] = "schedule"
+    kind: Literal["schedule", "stream", "log", "event"] = "schedule"
     stream: str | None = None
+    event: str | None = None
 
     def public(self) -> dict[str, str]:
         """As events and the API show it."""
-        return {"kind": self.kind} if self.stream is None else {"kind": self.kind, "stream": self.stream}
+        about = {"stream": self.stream, "event": self.event}
+        return {"kind": self.kind} | {name: value for name, value in about.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,8 @@ class Replayed:
 
     def cause(self, backfill: str, source: Source, now: datetime) -> dict[str, Any]:
         """Why its run is requested."""
-        about = {"source": source.kind, "stream": source.stream, "id": self.id}
-        return {"kind": "replay", "backfill": backfill} | about
+        where = {name: value for name, value in source.public().items() if name != "kind"}
+        return {"kind": "replay", "backfill": backfill, "source": source.kind, **where, "id": self.id}
 
 
 Planned = Occurrence | Replayed

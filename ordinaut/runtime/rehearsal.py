@@ -10,8 +10,10 @@ import orjson
 
 from ordinaut.domain.backfill import MOST_INSTANTS
 from ordinaut.domain.errors import Invalid
+from ordinaut.runtime.judging import Judged, judge
 from ordinaut.runtime.listening import Listening
-from ordinaut.runtime.past_entries import Judged, PastEntry, Reach, judge, read_entries
+from ordinaut.runtime.past_entries import PastEntry, read_entries
+from ordinaut.runtime.reach import Reach
 from ordinaut.runtime.system import System
 
 MOST_ENTRIES = MOST_INSTANTS

@@ -1,5 +1,5 @@
-"""What there is to replay: entries that are in a stream already, what a task's trigger makes of each, and the
-run each has."""
+"""What there is to replay: entries that are in a stream already, or events of the log, what a task's trigger
+makes of each, and the run each has."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,15 +15,10 @@ from ordinaut.domain.planned import Ledger, Replayed
 from ordinaut.domain.run import run_stream
 from ordinaut.domain.task import Task
 from ordinaut.log.read import read_first
+from ordinaut.runtime.judging import Judged, judge
 from ordinaut.runtime.listening import Listening
-from ordinaut.runtime.past_entries import (
-    Judged,
-    PastEntry,
-    Reach,
-    judge,
-    listening_as_if_active,
-    read_entries,
-)
+from ordinaut.runtime.past_entries import PastEntry, id_of, read_entries
+from ordinaut.runtime.reach import Reach, listening_as_if_active
 from ordinaut.runtime.system import System
 
 MOST_INPUT_BYTES = 16 * 1024 * 1024
@@ -44,16 +39,17 @@ async def past_entries(
     Raises Invalid when the task does not listen to the stream, for what is wrong with `reach`, and when there
     are more than `most` or their inputs are too large together; Unavailable when Redis does not answer.
     """
-    listening = listening_as_if_active(task, definition, reach.stream)
+    listening = listening_as_if_active(task, definition, reach.source)
     if definition.on is not None and definition.on.pattern is not None:
         kind = definition.on.pattern.kind
         what = f"the task {task.name!r} collects events ({kind}): no entry has a run of its own"
-        raise Invalid.at("/stream", what, "`ordinaut trigger test` shows which entries it would collect")
+        hint = "`ordinaut trigger test` shows what its windows would hold, and the runs that come of them"
+        raise Invalid.at("/stream", what, hint)
     found: list[Replayed] = []
     size = 0
     async for entries in read_entries(system, task.space, reach):
         if len(found) + len(entries) > most:
-            last = [*(one.id for one in found), *map(_id, entries)][most - 1]
+            last = [*(one.id for one in found), *map(id_of, entries)][most - 1]
             hint = f"the first {most} end with {last}; take them in parts"
             raise Invalid.at("/to", f"there are more than {most} entries up to then", hint)
         # In a thread: expressions over large entries take their time.
@@ -67,10 +63,6 @@ async def past_entries(
                 raise Invalid.at("/to", f"the inputs have more than {MOST_INPUT_BYTES} bytes", hint)
             found.append(entry)
     return found
-
-
-def _id(entry: PastEntry) -> str:
-    return entry.stream.removeprefix("event-") if isinstance(entry, Event) else entry.id
 
 
 def _judge_all(system: System, entries: Sequence[PastEntry], listening: Listening) -> list[Judged]:

@@ -3,9 +3,7 @@ run whoever else comes to it."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -13,18 +11,16 @@ from redis.asyncio import Redis
 from ordinaut.clock.backfill import Backfills
 from ordinaut.clock.clock import Clock
 from ordinaut.domain import task
-from ordinaut.domain.ids import entry_run_id, new_id, replayed_run_id, task_id
-from ordinaut.domain.planned import Replayed
+from ordinaut.domain.ids import entry_run_id, replayed_run_id, task_id
 from ordinaut.intake.intake import Intake
-from ordinaut.runtime import past_entries, replay
-from ordinaut.runtime.keys import issue_key
 from ordinaut.runtime.publication import event_run_id
 from ordinaut.work.tools.registry import BUILT_IN, Registry
 from ordinaut.work.worker import Worker
-from tests.support.api import Served, pointers, problem, running_api
+from tests.support.api import PIPELINE, Served, running_api
 from tests.support.clock import killed_after
 from tests.support.eventually import eventually
 from tests.support.listening import events, happen, listen
+from tests.support.replaying import add, at_work, ended, has, replayed, runs
 from tests.support.running import running
 
 BIG = "data.amount > `100`"
@@ -40,35 +36,6 @@ async def api(database_url: str, redis_url: str) -> AsyncIterator[Served]:
 @pytest.fixture
 def redis(api: Served) -> Redis:
     return api.system.redis
-
-
-async def add(redis: Redis, *amounts: int, stream: str = "orders") -> list[str]:
-    """An entry for each amount; their ids."""
-    return [(await redis.xadd(stream, {"data": f'{{"amount": {n}}}'})).decode() for n in amounts]
-
-
-async def replayed(api: Served, status: int = 202, name: str = "ship", **body: Any) -> Any:
-    answer = await api.http.post(f"/v1/tasks/{name}/replay", json={"stream": "orders", **body})
-    assert answer.status_code == status, answer.text
-    return answer.json()
-
-
-async def ended(api: Served, backfill_id: str) -> Any:
-    async def look() -> Any:
-        found = (await api.http.get(f"/v1/backfills/{backfill_id}")).json()
-        return found if found["state"] != "running" and not found["unfinished"] else None
-
-    return await eventually(look, timeout=30)
-
-
-@asynccontextmanager
-async def at_work(api: Served) -> AsyncIterator[None]:
-    async with running(Clock(api.system), Worker(api.system, Registry(BUILT_IN))):
-        yield
-
-
-async def runs(api: Served) -> list[Any]:
-    return await events(api.system, "RunRequested")
 
 
 async def test_entries_from_before_the_task_run_in_order_with_the_ids_intake_gives(
@@ -112,19 +79,15 @@ async def test_entries_from_before_the_task_run_in_order_with_the_ids_intake_giv
     await redis.xgroup_create("orders", "ordinaut", id="0")
     async with running(Intake(api.system)):
         last = await add(redis, 999)
-        await eventually(lambda: _has(api, 3), timeout=20)
+        await eventually(lambda: has(api, 3), timeout=20)
     assert (await runs(api))[2].data["cause"] == {"kind": "stream", "stream": "orders", "id": last[0]}
-
-
-async def _has(api: Served, number: int) -> bool:
-    return len(await runs(api)) >= number
 
 
 async def test_what_has_a_run_is_run_again_only_when_asked(api: Served, redis: Redis) -> None:
     await listen(api.system, "ship")
     async with running(Intake(api.system)), at_work(api):
         await add(redis, 1, 2)
-        await eventually(lambda: _has(api, 2), timeout=20)
+        await eventually(lambda: has(api, 2), timeout=20)
         assert (await replayed(api, 200, dry_run=True))["counts"]["has_run"] == 2
         done = await ended(api, (await replayed(api, rerun=True, order="newest"))["backfill"])
         assert done["succeeded"] == 2
@@ -182,7 +145,7 @@ async def test_a_replay_is_cut_off_anywhere_and_goes_on_without_hole_or_duplicat
     await redis.delete("orders")
     async with running(Worker(api.system, Registry(BUILT_IN))):
         for number in (1, 10, 25, 40):
-            await killed_after(Clock(api.system), lambda number=number: eventually(lambda: _has(api, number)))
+            await killed_after(Clock(api.system), lambda number=number: eventually(lambda: has(api, number)))
         async with running(Clock(api.system), Clock(api.system)):
             done = await ended(api, asked["backfill"])
     assert (done["requested"], done["succeeded"]) == (60, 60)
@@ -274,138 +237,6 @@ async def test_the_end_of_a_chain_is_not_lengthened_by_a_replay(api: Served, red
         await ended(api, (await replayed(api))["backfill"])
     (run,) = await runs(api)
     assert run.data["depth"] == 16
-
-
-@pytest.mark.parametrize(
-    ("body", "pointer", "words"),
-    [
-        ({"stream": ""}, "/stream", "name a stream"),
-        ({"stream": None}, "/stream", "name a stream"),
-        ({"stream": "nowhere"}, "/stream", "no stream 'nowhere'"),
-        ({"stream": "a-list"}, "/stream", "something else than a stream"),
-        ({"stream": "ordinaut:log"}, "/stream", "the system's own"),
-        ({"stream": "orders", "log": True}, "/stream", "no event of the stream"),
-        ({"stream": "orders", "from": "yesterday"}, "/from", "not the id of an entry"),
-        ({"stream": "orders", "from": "1-2-3"}, "/from", "not the id of an entry"),
-        ({"stream": "orders", "from": "01-0"}, "/from", "not the id of an entry"),
-        ({"stream": "orders", "to": f"{2**64}"}, "/to", "not the id of an entry"),
-        ({"stream": "orders", "to": "١"}, "/to", "not the id of an entry"),
-        ({"stream": "orders", "from": "2-0", "to": "1"}, "/from", "comes behind `to`"),
-        ({"stream": "orders", "log": True, "from": "1-0"}, "/from", "not the id of an entry"),
-        ({"stream": "orders", "max_parallel": 0}, "/max_parallel", "whole number"),
-        ({"stream": "orders", "order": "up"}, "/order", "not known"),
-        ({"stream": "orders", "form": "1-0"}, "/form", "there is no field"),
-        ({"stream": "other"}, "/stream", "does not listen to 'other'"),
-    ],
-)  # fmt: skip
-async def test_what_cannot_be_replayed_is_refused_with_its_place(
-    api: Served, redis: Redis, body: dict[str, Any], pointer: str, words: str
-) -> None:
-    await listen(api.system, "ship")
-    await listen(api.system, "any", "*")
-    await add(redis, 1)
-    await redis.lpush("a-list", "1")
-    name = "any" if body["stream"] in ("nowhere", "a-list") else "ship"
-    answer = await api.http.post(f"/v1/tasks/{name}/replay", json=body)
-    problem(answer, 422)
-    assert pointers(answer) == [pointer] and words in answer.json()["errors"][0]["detail"]
-
-
-async def test_ids_without_a_sequence_take_the_whole_millisecond(api: Served, redis: Redis) -> None:
-    await listen(api.system, "ship")
-    for entry in ("5-0", "5-1", "6-0", "7-0", "7-3"):
-        await redis.xadd("orders", {"data": "1"}, id=entry)
-    plan = await replayed(api, 200, dry_run=True, **{"from": "5-1", "to": "7"})
-    assert [one["id"] for one in plan["items"]] == ["5-1", "6-0", "7-0", "7-3"]
-    plan = await replayed(api, 200, dry_run=True, **{"from": "6", "to": "6"})
-    assert [one["id"] for one in plan["items"]] == ["6-0"]
-    assert (await replayed(api, 200, dry_run=True, **{"from": "8"}))["items"] == []
-    done = await replayed(api, **{"from": "8"})
-    assert done["state"] == "finished" and done["counts"]["entries"] == 0
-
-
-async def test_events_that_are_not_of_the_stream_bound_nothing(api: Served) -> None:
-    sent = [
-        (await api.http.post("/v1/events", json={"stream": stream, "data": 1})).json()["id"]
-        for stream in ("orders", "other", "orders")
-    ]
-    await listen(api.system, "ship")
-    for unknown in (sent[1], new_id()):
-        answer = await api.http.post(
-            "/v1/tasks/ship/replay", json={"stream": "orders", "log": True, "from": unknown}
-        )
-        assert pointers(answer) == ["/from"]
-    backwards = {"stream": "orders", "log": True, "from": sent[2], "to": sent[0]}
-    assert pointers(await api.http.post("/v1/tasks/ship/replay", json=backwards)) == ["/from"]
-
-
-async def test_more_than_a_plan_holds_is_refused_with_where_to_cut(
-    api: Served, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = await listen(api.system, "ship")
-    added = await add(redis, *range(250))
-    definition = await api.system.tasks.definition(state.id, state.version)
-    reach = past_entries.Reach("orders")
-
-    async def found(most: int) -> list[Replayed]:
-        return await replay.past_entries(api.system, state, definition, reach, rerun=False, most=most)
-
-    assert [one.id for one in await found(250)] == added
-    with pytest.raises(replay.Invalid, match=f"the first 220 end with {added[219]}"):
-        await found(220)
-    monkeypatch.setattr(replay, "MOST_INPUT_BYTES", 1000)
-    with pytest.raises(replay.Invalid, match="end before"):
-        await found(250)
-
-
-async def test_a_task_that_collects_events_is_not_replayed_entry_by_entry(api: Served, redis: Redis) -> None:
-    await listen(api.system, "ship", batch={"time": "1h"})
-    await add(redis, 1)
-    answer = await api.http.post("/v1/tasks/ship/replay", json={"stream": "orders"})
-    assert (
-        pointers(answer) == ["/stream"] and "collects events (batch)" in answer.json()["errors"][0]["detail"]
-    )
-
-
-async def test_a_retired_task_an_unknown_one_and_one_that_listens_to_nothing_are_refused(
-    api: Served, redis: Redis
-) -> None:
-    await add(redis, 1)
-    assert (await api.http.post("/v1/tasks/none/replay", json={"stream": "orders"})).status_code == 404
-    await api.http.post("/v1/tasks", json={"name": "tick", "schedule": {"every": "1d"}, "pipeline": PIPELINE})
-    answer = await api.http.post("/v1/tasks/tick/replay", json={"stream": "orders"})
-    assert pointers(answer) == ["/stream"]
-    await listen(api.system, "ship")
-    assert (await api.http.delete("/v1/tasks/ship")).status_code == 200
-    assert (await api.http.post("/v1/tasks/ship/replay", json={"stream": "orders"})).status_code == 404
-
-
-PIPELINE = [{"id": "say", "uses": "debug.echo"}]
-
-
-async def test_a_reader_may_not_replay_and_another_space_sees_neither_task_nor_events(api: Served) -> None:
-    await listen(api.system, "ship")
-    await api.http.post("/v1/events", json={"stream": "orders", "data": 1})
-    _, reader = await issue_key(api.system, space="default", agent="eve", role="reader")
-    async with api.client(reader) as http:
-        assert (await http.post("/v1/tasks/ship/replay", json={"stream": "orders"})).status_code == 403
-    _, other = await issue_key(api.system, space="other", agent="olga", role="operator")
-    await listen(api.system, "ship", space="other")
-    async with api.client(other) as http:
-        answer = await http.post("/v1/tasks/ship/replay", json={"stream": "orders", "log": True})
-        assert pointers(answer) == ["/stream"]
-
-
-async def test_while_redis_is_away_the_answer_is_that_it_is(api: Served, redis: Redis) -> None:
-    await listen(api.system, "ship")
-    await redis.connection_pool.disconnect()
-    connection = redis.connection_pool.connection_kwargs
-    kept = connection["port"]
-    connection["port"] = 1
-    try:
-        problem(await api.http.post("/v1/tasks/ship/replay", json={"stream": "orders"}), 503)
-    finally:
-        connection["port"] = kept
 
 
 async def test_instants_of_a_replay_are_the_entries_own(api: Served, redis: Redis) -> None:
