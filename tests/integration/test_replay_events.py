@@ -9,6 +9,7 @@ from ordinaut.domain import task
 from ordinaut.domain.events import Event
 from ordinaut.domain.ids import replayed_run_id, system_run_id, task_id
 from ordinaut.intake.log_events import LogEvents
+from ordinaut.intake.pressure import Pressure
 from ordinaut.runtime.triggers import TriggerIndex
 from tests.support.api import PIPELINE, Served, pointers, running_api
 from tests.support.eventually import eventually
@@ -50,7 +51,8 @@ async def replayed(api: Served, status: int = 202, **body: Any) -> Any:
 
 async def react(api: Served) -> None:
     """Let the reader of the log read on to its end."""
-    reader = LogEvents(api.system, TriggerIndex(api.system.pool))
+    roomy = Pressure(api.system.pool, 1_000_000, 60, lambda: 0)
+    reader = LogEvents(api.system, TriggerIndex(api.system.pool), roomy)
     while await reader.step():
         pass
 
