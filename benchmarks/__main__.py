@@ -13,6 +13,7 @@ import uvloop
 from rich.console import Console
 
 from benchmarks import machine, report, servers
+from benchmarks.floors import floors as floors_of
 from benchmarks.suite import PARTS, QUICK, Plan, Results, Suite
 from benchmarks.venvs import PEERS, ROOT
 
@@ -78,7 +79,7 @@ def main() -> int:
     report.show(printed, results, about, plan)
     if arguments.into:
         _put_into(arguments.into, printed.export_text())
-    floors = report.floors(results)
+    floors = floors_of(results)
     if arguments.json:
         told = {**about, "plan": dataclasses.asdict(plan), "results": dataclasses.asdict(results)}
         told["floors"] = [{**dataclasses.asdict(floor), "met": floor.met} for floor in floors]

@@ -1,77 +1,16 @@
 """The report: ratios and floors first, then absolute figures, then what was set."""
 
 import statistics
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.floors import floors, ratio
 from benchmarks.suite import Plan, Results, Row
 from benchmarks.venvs import PEERS
 
 TITLES = {"ordinaut": "Ordinaut", **{peer.name: peer.title for peer in PEERS}}
-
-
-@dataclass(frozen=True)
-class Floor:
-    """A promise about a figure: `value` (None: not measured) against `limit`."""
-
-    what: str
-    value: float | None
-    limit: float
-    at_most: bool = False
-    unit: str = ""
-
-    @property
-    def met(self) -> bool | None:
-        """Whether it holds; None when it was not measured."""
-        if self.value is None:
-            return None
-        return self.value <= self.limit if self.at_most else self.value >= self.limit
-
-
-def _ratio(ours: float | None, theirs: float | None) -> float | None:
-    return ours / theirs if ours is not None and theirs else None
-
-
-def floors(results: Results) -> list[Floor]:
-    """Every floor with what was measured."""
-    median = results.median
-    through, late = results.throughput, results.latency
-    peak = max((row["peak_mb"] for row in results.rebuild), default=None)
-    slowest = max((row["next_ms"] for row in results.next), default=None)
-    return [
-        Floor(
-            "throughput / pgqueuer, end to end",
-            _ratio(
-                median(through.get("ordinaut"), "throughput"), median(through.get("pgqueuer"), "throughput")
-            ),
-            0.5,
-        ),
-        Floor(
-            "latency p50 / pgqueuer",
-            _ratio(
-                median(late.get("ordinaut"), "latency_p50_ms"), median(late.get("pgqueuer"), "latency_p50_ms")
-            ),
-            2.0,
-            at_most=True,
-        ),
-        Floor("POST /v1/tasks / bare FastAPI", median(results.post, "ratio"), 0.3),
-        Floor("full rebuild", median(results.rebuild, "events_per_s"), 50_000, unit=" events/s"),
-        Floor("peak memory of a rebuild", peak, 300, at_most=True, unit=" MB"),
-        Floor(
-            "idle clock, many schedules",
-            median(results.idle, "cpu_percent_many"),
-            1,
-            at_most=True,
-            unit=" % of a core",
-        ),
-        Floor("clock memory, many / 1,000 schedules", median(results.idle, "rss_ratio"), 1.1, at_most=True),
-        Floor("burst, p99 to due_work", median(results.burst, "p99_s"), 1, at_most=True, unit=" s"),
-        Floor("slowest next() of any FREQ", slowest, 5, at_most=True, unit=" ms"),
-        Floor("entries matched, 1,000 tasks", median(results.matching, "entries_per_s"), 20_000, unit=" /s"),
-    ]
 
 
 def _number(value: float | None) -> str:
@@ -92,20 +31,27 @@ def show(console: Console, results: Results, about: dict[str, dict[str, str]], p
     console.print(_ratios(results))
     console.print(_floors(results))
     console.print(_absolute(results))
+    if results.busy:
+        console.print(_busy(results, plan))
     if results.post or results.rebuild or results.idle or results.matching:
         console.print(_own(results))
     if results.burst:
         console.print(_burst(results))
     if results.next:
         console.print(_next(results))
+    if results.backlog:
+        console.print(_backlog(results))
     console.print(_settings(results))
     for title, facts in about.items():
         console.print(f"[bold]{title}[/]: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
     console.print(
         f"[bold]Method[/]: medians of {plan.rounds} round(s), Ordinaut and pgqueuer taking turns, other peers"
-        f" one round; latency at {plan.rate} jobs/s for {plan.seconds:.0f} s after 2 s of warm-up; each round"
-        " in a fresh database. Definitions: benchmarks/peers/harness.py."
+        f" one round; latency at {plan.rate} jobs/s for {plan.seconds:.0f} s after 2 s of warm-up, at"
+        f" {plan.busy_rate:,} for {plan.busy_seconds:.0f} s; each round in a fresh database. Definitions:"
+        " benchmarks/peers/harness.py."
     )
+    took = ", ".join(f"{part} {seconds:.0f}" for part, seconds in results.took.items())
+    console.print(f"[bold]Took[/], in seconds: {took}")
     if float(about["Machine"]["load before"]) > 0.5:
         console.print("[bold red]Busy[/]: other work ran on this machine before; the figures include it.")
     for what, why in results.failed.items():
@@ -126,8 +72,8 @@ def _ratios(results: Results) -> Table:
             (results.latency, "latency_p50_ms"),
             (results.latency, "latency_p99_ms"),
         ):
-            ratio = _ratio(median(part.get("ordinaut"), key), median(part.get(name), key))
-            cells.append("-" if ratio is None else f"{ratio:.2f} x")
+            found = ratio(median(part.get("ordinaut"), key), median(part.get(name), key))
+            cells.append("-" if found is None else f"{found:.2f} x")
         table.add_row(title, *cells)
     return table
 
@@ -213,6 +159,36 @@ def _next(results: Results) -> Table:
             f"{row[f'{name}_p50_ms']:.3f}  ({row[f'{name}_max_ms']:.3f})" for name in ("plain", "by", "count")
         ]
         table.add_row(row["freq"], *cells, f"{row['count_read_ms']:.3f}")
+    return table
+
+
+def _busy(results: Results, plan: Plan) -> Table:
+    title = f"Latency at {plan.busy_rate:,} jobs/s: median (least - most)"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "p50 ms", "p99 ms"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, rows in results.busy.items():
+        table.add_row(TITLES[name], *(_spread(rows, f"latency_{key}_ms") for key in ("p50", "p99")))
+    return table
+
+
+def _backlog(results: Results) -> Table:
+    table = Table(title="A backlog that waits when intake starts", title_justify="left")
+    table.add_column("")
+    for row in results.backlog:
+        share = f"one in {row['one_in']} starts a run" if row["one_in"] > 1 else "each starts a run"
+        mark = f"high-water mark {row['mark']:,}" if row["mark"] else ""
+        table.add_column(f"{row['entries']:,} entries,\n{share}\n{mark}".rstrip(), justify="right")
+    for title, key in (
+        ("entries taken in per second", "entries_per_s"),
+        ("processor time of intake for one, µs", "cpu_us_per_entry"),
+        ("most resident in the first tenth, MB", "first_mb"),
+        ("most resident in all, MB", "most_mb"),
+        ("most entries pending", "pending"),
+        ("most runs waiting", "waiting"),
+    ):
+        cells = ("-" if row[key] is None else _number(row[key]) for row in results.backlog)
+        table.add_row(title, *cells)
     return table
 
 

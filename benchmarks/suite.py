@@ -9,16 +9,42 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import burst_bench, idle_bench, matching_bench, next_bench, post_bench, rebuild_bench, venvs
+from benchmarks import (
+    backlog_bench,
+    burst_bench,
+    idle_bench,
+    matching_bench,
+    next_bench,
+    post_bench,
+    rebuild_bench,
+    venvs,
+)
 from benchmarks.servers import Servers
 from benchmarks.venvs import PEERS, ROOT
 
-PARTS = ("throughput", "latency", "post", "rebuild", "idle", "burst", "next", "matching")
+PARTS = (
+    "throughput",
+    "latency",
+    "busy",
+    "post",
+    "rebuild",
+    "idle",
+    "burst",
+    "next",
+    "matching",
+    "backlog",
+)
+COMPARED = ("throughput", "latency", "busy")
+"""The parts that other systems are measured in as well; `busy` is latency at the higher rate, of the two only
+that a floor compares."""
+
 ORDINAUT_JOBS = 125_000
 PEER_TIMEOUT = 600.0
 
@@ -31,25 +57,31 @@ class Plan:
     scale: float = 1.0
     rate: int = 100
     seconds: float = 15.0
+    busy_rate: int = 1_000
+    busy_seconds: float = 10.0
     posts: int = 5_000
     events: int = 1_000_000
     schedules: int = 1_000_000
     idle_seconds: float = 15.0
     due: int = 10_000
+    backlogs: tuple[backlog_bench.Case, ...] = backlog_bench.CASES
 
 
 QUICK = Plan(
     rounds=1,
     scale=0.1,
     seconds=4.0,
+    busy_seconds=4.0,
     posts=1_000,
     events=100_000,
     schedules=100_000,
     idle_seconds=5.0,
     due=1_000,
+    backlogs=backlog_bench.QUICK_CASES,
 )
 
 Row = dict[str, Any]
+Measure = Callable[[], Awaitable[list[Row]]]
 
 
 @dataclass
@@ -58,12 +90,16 @@ class Results:
 
     throughput: dict[str, list[Row]] = field(default_factory=dict)
     latency: dict[str, list[Row]] = field(default_factory=dict)
+    busy: dict[str, list[Row]] = field(default_factory=dict)
     post: list[Row] = field(default_factory=list)
     rebuild: list[Row] = field(default_factory=list)
     idle: list[Row] = field(default_factory=list)
     burst: list[Row] = field(default_factory=list)
     next: list[Row] = field(default_factory=list)
     matching: list[Row] = field(default_factory=list)
+    backlog: list[Row] = field(default_factory=list)
+    took: dict[str, float] = field(default_factory=dict)
+    """Seconds, by part."""
     failed: dict[str, str] = field(default_factory=dict)
 
     def median(self, rows: Iterable[Row] | None, key: str) -> float | None:
@@ -88,10 +124,13 @@ class Suite:
             if peer.name in systems:
                 await self._install(peer)
         for part in parts:
-            if part in ("throughput", "latency"):
+            start = time.monotonic()
+            if part in COMPARED:
                 await self._compared(part, systems)
             elif "ordinaut" in systems:
-                await self._own(part)
+                for measure in self._measures(part):
+                    await self._own(part, measure)
+            self.results.took[part] = time.monotonic() - start
         return self.results
 
     async def _install(self, peer: venvs.Peer) -> None:
@@ -107,7 +146,7 @@ class Suite:
             for name in paired:
                 await self._round(part, name, number + 1)
         for name in systems:
-            if name not in paired:
+            if name not in paired and part != "busy":
                 await self._round(part, name, 1)
 
     async def _round(self, part: str, name: str, number: int) -> None:
@@ -117,7 +156,10 @@ class Suite:
         jobs = next((peer.jobs for peer in PEERS if peer.name == name), ORDINAUT_JOBS)
         module = "benchmarks.ordinaut_bench" if name == "ordinaut" else f"benchmarks.peers.{name}"
         plan = self.plan
-        arguments = [part, str(round(jobs * plan.scale)), str(plan.rate), str(plan.seconds)]
+        what, rate, seconds = part, plan.rate, plan.seconds
+        if part == "busy":
+            what, rate, seconds = "latency", plan.busy_rate, plan.busy_seconds
+        arguments = [what, str(round(jobs * plan.scale)), str(rate), str(seconds)]
         database, redis_url = await self.servers.fresh()
         try:
             result = await self._process(name, [module, *arguments], database, redis_url)
@@ -156,27 +198,28 @@ class Suite:
             return {"failed": f"exit code {process.returncode}: {(out + err).decode().strip()[-1500:]}"}
         return result
 
-    async def _own(self, part: str) -> None:
+    async def _own(self, part: str, measure: Measure) -> None:
         database, redis_url = await self.servers.fresh()
         os.environ.update(BENCH_DATABASE_URL=database, BENCH_REDIS_URL=redis_url)
         self.tell(f"{part}: ordinaut")
         try:
-            setattr(self.results, part, await self._measured(part))
+            getattr(self.results, part).extend(await measure())
         except Exception as error:
             self.results.failed[part] = f"{type(error).__name__}: {error}"
         finally:
             await self.servers.drop(database)
 
-    async def _measured(self, part: str) -> list[Row]:
-        plan = self.plan
-        if part == "post":
-            return await post_bench.measured(plan.posts, plan.rounds)
-        if part == "rebuild":
-            return await rebuild_bench.measured(plan.events, plan.rounds, self.tell)
-        if part == "idle":
-            return await idle_bench.measured(plan.schedules, plan.idle_seconds, self.tell)
-        if part == "burst":
-            return await burst_bench.measured(plan.due, self.tell)
-        if part == "matching":
-            return matching_bench.measured()
-        return next_bench.measured()
+    def _measures(self, part: str) -> list[Measure]:
+        """What is to be measured for a part, each in a database of its own."""
+        plan, tell = self.plan, self.tell
+        if part == "backlog":
+            return [partial(backlog_bench.measured, case, tell) for case in plan.backlogs]
+        measures: dict[str, Measure] = {
+            "post": partial(post_bench.measured, plan.posts, plan.rounds),
+            "rebuild": partial(rebuild_bench.measured, plan.events, plan.rounds, tell),
+            "idle": partial(idle_bench.measured, plan.schedules, plan.idle_seconds, tell),
+            "burst": partial(burst_bench.measured, plan.due, tell),
+            "next": partial(asyncio.to_thread, next_bench.measured),
+            "matching": partial(asyncio.to_thread, matching_bench.measured),
+        }
+        return [measures[part]]

@@ -66,8 +66,10 @@ class Pressure:
             async with self._pool.acquire() as connection:
                 self.waiting = await due_work.waiting(connection, self.high)
             self._counted, self._asked = requested, now
-            self._again = now + max(self._every, SHARE * (time.monotonic() - now))
             self._set(self.waiting >= self.high if not self.held else self.waiting > self.low)
+            # Workers may empty a queue in less than a second, and must not wait for what is held back.
+            every = min(self._every, LEAST_SECONDS) if self.held else self._every
+            self._again = now + max(every, SHARE * (time.monotonic() - now))
             return self.held
         return self.held or full
 

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from ordinaut.domain import task
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.run import run_stream
+from ordinaut.intake.reads import BATCH
 from ordinaut.log.append import Append
 from ordinaut.runtime.metrics import REGISTRY
 from ordinaut.runtime.streams import GROUP, ensure_group
@@ -19,7 +20,7 @@ from projections.registry import all_projections
 from tests.support.api import running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, happen, listen
+from tests.support.listening import a_system, an_intake, events, happen, listen, read_to_the_end
 
 
 def measured(name: str, **labels: str) -> float | None:
@@ -117,6 +118,59 @@ async def test_a_full_queue_holds_reactions_to_the_log_back_and_none_is_lost(
             await eventually(drained, 20)
             await eventually(lambda: measured("ordinaut_reactions_lag_events") == 0)
         assert await asked_for() == paused
+
+
+async def test_of_a_long_backlog_little_is_pending_and_no_more_runs_wait_than_may(
+    database_url: str, redis_url: str
+) -> None:
+    entries, mark = 20_000, 2_000
+    async with a_system(database_url, redis_url, queue_high_water=mark) as system:
+        await listen(system, "ship", where="data.kind == 'ship'")
+        await ensure_group(system.redis, "orders", "0")
+        for start in range(0, entries, BATCH):
+            async with system.redis.pipeline(transaction=False) as pipeline:
+                for n in range(start, start + BATCH):
+                    entry = {"n": n, "kind": "ship" if n % 2 else "bill"}
+                    pipeline.xadd("orders", {"data": json.dumps(entry)})
+                await pipeline.execute()
+        pending, waiting, held = [0], [0], False
+        async with an_intake(system) as intake:
+
+            async def taken_in() -> bool:
+                nonlocal held
+                pending.append((await group_of(system))["pending"])
+                async with system.pool.acquire() as connection:
+                    waiting.append(await due_work.waiting(connection, entries))
+                if intake.pressure.held:
+                    held = True
+                    await finish(system, waiting[-1])
+                return await read_to_the_end(system.redis)
+
+            await eventually(taken_in, 60)
+        assert held
+        # The batch that is recorded, the one that has been read meanwhile, and one to acknowledge.
+        assert 0 < max(pending) <= 3 * BATCH
+        assert mark <= max(waiting) <= mark + 2 * BATCH
+        requested = await system.pool.fetch(
+            "SELECT (data #>> '{input,n}')::int AS n FROM events WHERE type = 'RunRequested'"
+        )
+        assert sorted(row["n"] for row in requested) == list(range(1, entries, 2))
+
+
+async def test_reading_goes_on_when_there_is_room_however_slow_the_poll_is(
+    database_url: str, redis_url: str
+) -> None:
+    async with a_system(database_url, redis_url, queue_high_water=5, poll_seconds=60) as system:
+        await listen(system, "ship")
+        await ensure_group(system.redis, "orders", "0")
+        async with an_intake(system) as intake:
+            await eventually(lambda: "orders" in intake.lags)
+            for number in range(5):
+                await system.redis.xadd("orders", {"data": str(number)})
+            await eventually(lambda: intake.pressure.held)
+            await system.redis.xadd("orders", {"data": "5"})
+            await finish(system, 5)
+            await eventually(lambda: intake.matched == 6)
 
 
 async def test_a_full_queue_is_told_and_the_api_stays_ready(database_url: str, redis_url: str) -> None:
