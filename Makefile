@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev test check bench clean
+.PHONY: help install dev test check redis bench clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,13 @@ check: $(STAMP) ## Everything CI checks: style, types, import layers, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# A cluster and a Sentinel's failover are among them.
+REDIS_SERVER ?= redis-server
+REDIS_TESTS := $(addprefix tests/integration/test_,intake*.py redis_*.py relay.py tools_stream.py)
+
+redis: $(STAMP) ## Run the tests of Redis on this machine's redis-server (REDIS_SERVER=… for another)
+	binary=$$(command -v $(REDIS_SERVER)) && ORDINAUT_TEST_REDIS_BINARY="$$binary" $(BIN)/python -m pytest $(PARALLEL) $(REDIS_TESTS) $(ARGS)
 
 bench: $(STAMP) ## Measure speed; prints ratios first
 	$(BIN)/python -m benchmarks $(ARGS)

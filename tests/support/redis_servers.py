@@ -1,5 +1,6 @@
 """Servers of the Redis protocol that a test configures, starts and breaks by itself."""
 
+import os
 import shutil
 import signal
 import socket
@@ -26,6 +27,11 @@ def debian_redis() -> str | None:
     return shutil.which("redis-server")
 
 
+def chosen_binary() -> str:
+    """The program that the tests start: ORDINAUT_TEST_REDIS_BINARY, else the embedded Valkey."""
+    return os.environ.get("ORDINAUT_TEST_REDIS_BINARY") or str(server_binary())
+
+
 def free_port() -> int:
     """A TCP port that nobody has at the moment."""
     with socket.socket() as probe:
@@ -47,7 +53,7 @@ class RedisServer:
         self.directory = directory
         self.log = directory / "server.log"
         self.port = free_port()
-        self._binary = binary or str(server_binary())
+        self._binary = binary or chosen_binary()
         self._sentinel = sentinel
         own = {"bind": HOST, "port": self.port, "dir": str(directory)}
         kept = {} if sentinel else {"save": '""', "appendonly": "no", "repl-diskless-sync-delay": 0}

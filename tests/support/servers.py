@@ -6,6 +6,8 @@ from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,6 +17,10 @@ import pytest
 from ordinaut.runtime.embedded import EmbeddedServers
 from ordinaut.runtime.migrate import migrate
 from projections.registry import ensure_tables
+from tests.support.redis_servers import RedisServer
+
+DATABASES = 64
+"""Logical databases of a Redis, from which each test gets one."""
 
 Result = TypeVar("Result")
 
@@ -29,21 +35,39 @@ class Servers:
 
 @contextmanager
 def run_servers(testcontainers: bool) -> Iterator[Servers]:
-    """Embedded servers, except those that ORDINAUT_TEST_DATABASE_URL / _REDIS_URL name or containers give."""
+    """Embedded servers, except those that ORDINAUT_TEST_DATABASE_URL / _REDIS_URL name or containers give, or
+    that ORDINAUT_TEST_REDIS_BINARY is the program of."""
     database_url = os.environ.get("ORDINAUT_TEST_DATABASE_URL", "")
     redis_url = os.environ.get("ORDINAUT_TEST_REDIS_URL", "")
     with ExitStack() as stack:
         if testcontainers:
             database_url = database_url or stack.enter_context(_postgres_container())
             redis_url = redis_url or stack.enter_context(_redis_container())
+        if not redis_url and "ORDINAUT_TEST_REDIS_BINARY" in os.environ:
+            redis_url = stack.enter_context(_redis_process())
         if not (database_url and redis_url):
             # fsync guards against a power cut, which no test makes; kill -9 it survives without.
             servers = EmbeddedServers(
-                ephemeral=True, fsync=False, databases=64, database_url=database_url, redis_url=redis_url
+                ephemeral=True,
+                fsync=False,
+                databases=DATABASES,
+                database_url=database_url,
+                redis_url=redis_url,
             )
             stack.enter_context(servers)
             database_url, redis_url = servers.database_url, servers.redis_url
         yield Servers(database_url, redis_url)
+
+
+@contextmanager
+def _redis_process() -> Iterator[str]:
+    with TemporaryDirectory(prefix="ordinaut-test-redis-") as directory:
+        server = RedisServer(Path(directory), {"databases": DATABASES})
+        blocking(server.start())
+        try:
+            yield server.url
+        finally:
+            server.kill()
 
 
 @contextmanager
