@@ -18,6 +18,7 @@ from ordinaut.domain.events import NewEvent
 from ordinaut.domain.ids import task_id
 from ordinaut.domain.schedules.spec import is_timed, next_kept, rule_of, trigger_of
 from ordinaut.domain.task import Task, evolve, task_stream
+from ordinaut.domain.trigger import LOG, sources_of
 from ordinaut.log.append import Append, Appended
 from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.streams import open_source
@@ -161,12 +162,15 @@ async def listen(door: Door, definition: Mapping[str, Any]) -> None:
     so that no entry added from then on is missed, by this task or by those that listened before it. With
     Redis away it is left to intake, which goes back in time."""
     on = trigger_of(definition["schedule"])
-    if on is None or "stream" not in on:
+    if on is None:
         return
-    system, stream = door.system, on["stream"]
-    try:
-        async with asyncio.timeout(REDIS_SECONDS):
-            await open_source(system.redis, system.pool, door.triggers, stream)
-    # The task is in the log: whatever is away now, the answer is that it was created.
-    except (RedisError, *OUTAGE) as error:
-        logger.warning("api.group_not_made", stream=stream, error=str(error) or type(error).__name__)
+    system = door.system
+    for stream in sorted(set(sources_of(on).values())):
+        if stream.startswith(LOG):
+            continue
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                await open_source(system.redis, system.pool, door.triggers, stream)
+        # The task is in the log: whatever is away now, the answer is that it was created.
+        except (RedisError, *OUTAGE) as error:
+            logger.warning("api.group_not_made", stream=stream, error=str(error) or type(error).__name__)

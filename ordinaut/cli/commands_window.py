@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Windows: events that tasks have collected (debounce, batch, throttle).")
+app = typer.Typer(help="Windows: events that tasks have collected (debounce, batch, sequence, …).")
 
 
 @app.command("list")

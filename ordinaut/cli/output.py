@@ -133,7 +133,8 @@ def cause(value: Mapping[str, Any]) -> str:
             return escape(f"{kind} {value.get('stream')} {value.get('id')}")
         case "window":
             key = f" of {escape(value['key'])}" if value.get("key") else ""
-            return f"{value.get('pattern')}{key}, {value.get('count')} events"
+            number = value.get("count")
+            return f"{value.get('pattern')}{key}, {number} event{'' if number == 1 else 's'}"
         case "system":
             return escape(f"{value.get('event')} at {value.get('position')}")
         case "retry":

@@ -14,6 +14,7 @@ from ordinaut.cli.output import ago, brief, instant, note, out, print_json, say,
 from ordinaut.cli.program import program
 from ordinaut.cli.runs import follow as follow_run
 from ordinaut.domain.schedules.spec import trigger_of
+from ordinaut.domain.trigger import LOG, PATTERNS, SEVERAL, sources_of
 
 
 def list_tasks(status: str | None, limit: int | None, *, as_json: bool) -> int:
@@ -57,7 +58,7 @@ def when(schedule: Any) -> str:
     if isinstance(schedule, list):
         return " | ".join(map(when, schedule))
     if "on" in schedule:
-        return f"on {schedule['on'].get('stream', 'events')}"
+        return _heard(schedule["on"])
     for kind in ("cron", "rrule", "once", "every"):
         if kind in schedule:
             zone = "" if kind == "every" else f" {schedule['timezone']}"
@@ -69,6 +70,13 @@ def when(schedule: Any) -> str:
             excluded = " (with exclusions)" if "exclude" in schedule else ""
             return f"{kind} {schedule[kind]}{zone}{limits}{excluded}"
     return "?"
+
+
+def _heard(on: Mapping[str, Any]) -> str:
+    """What a task listens to: `on orders`, or `sequence of orders, payments`."""
+    sources = [source.removeprefix(LOG) for source in dict.fromkeys(sources_of(on).values())]
+    kind = next((name for name in PATTERNS if name in on), None)
+    return f"on {sources[0]}" if kind not in SEVERAL else f"{kind} of {', '.join(sources)}"
 
 
 POLICY = ("priority", "timeout", "max_attempts", "concurrency", "catch_up", "overlap", "jitter")

@@ -1,7 +1,9 @@
 """`ordinaut window list` and `rebuild`."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.markup import escape
 
@@ -26,13 +28,19 @@ def list_command(task: str | None, limit: int, *, as_json: bool) -> int:
         ("task", "key", "pattern", "events", "first", "ends"),
         [
             (
-                escape(row["task"]), escape(row["key"]), row["pattern"], str(row["count"]),
-                ago(row["from"], now), row["due_at"],
+                escape(row["task"]), escape(row["key"]), row["pattern"], _held(row),
+                ago(row["from"], now), ago(row["due_at"], now),
             )
             for row in rows
         ],
     )  # fmt: skip
     return 0
+
+
+def _held(row: Mapping[str, Any]) -> str:
+    """How many events, and where the pattern has parts, of each."""
+    parts = (row["parts"] or {}).items()
+    return ", ".join(f"{escape(name)} {number}" for name, number in parts) or str(row["count"])
 
 
 def rebuild_command() -> int:

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from ordinaut.domain.definition_checks import check_pipeline, check_trigger
-from ordinaut.domain.definition_model import OnEventModel, OnModel, TaskModel, close_match, read_model
+from ordinaut.domain.definition_checks import check_pipeline
+from ordinaut.domain.definition_model import TaskModel, close_match, read_model
 from ordinaut.domain.definition_secrets import check_literals, secret_places
 from ordinaut.domain.durations import parse_duration
 from ordinaut.domain.errors import Fault, Invalid
@@ -22,10 +22,7 @@ from ordinaut.domain.jsonvalues import escape, faults_in
 from ordinaut.domain.policy import CatchUp, Concurrency, Policy, Retry
 from ordinaut.domain.schedules.spec import FIELDS, normalise_schedule, trigger_of
 from ordinaut.domain.tool_input import ToolInput
-from ordinaut.domain.windows import Pattern
-
-PATTERNS = ("debounce", "batch", "throttle")
-"""The fields of `on` that collect events; a task has one of them or none."""
+from ordinaut.domain.trigger import On, compile_on, read_on
 
 MAX_BYTES = 256 * 1024
 """The largest definition, as compact JSON in UTF-8."""
@@ -52,17 +49,6 @@ class CompiledStep:
     def names(self) -> tuple[str, ...]:
         """The names under `steps` that its output has: its id, and `save_as` when it is given."""
         return (self.id,) if self.save_as in (None, self.id) else (self.id, str(self.save_as))
-
-
-@dataclass(frozen=True, slots=True)
-class On:
-    """What of the stream (or the events of the log) that a task listens to starts a run. `where` and `input`
-    see the entry's envelope (see matching)."""
-
-    where: Expression | None
-    input: Template | None
-    key: Template | None = None
-    pattern: Pattern | None = None
 
 
 @dataclass(frozen=True)
@@ -97,17 +83,9 @@ class Definition:
 
     @cached_property
     def on(self) -> On | None:
-        """The stream the task listens to, or None."""
+        """What the task listens to, or None."""
         on = trigger_of(self.schedule)
-        if on is None:
-            return None
-        where, mapping = on["where"], on["input"]
-        return On(
-            None if where is None else compile_expression(where),
-            None if mapping is None else compile_template(mapping),
-            None if on.get("key") is None else compile_template(on["key"]),
-            _compile_pattern(on),
-        )
+        return None if on is None else compile_on(on)
 
     @cached_property
     def steps(self) -> tuple[CompiledStep, ...]:
@@ -179,21 +157,9 @@ def _schedule(spec: Any, created_at: datetime, on_at: str) -> tuple[Any, list[Fa
     faults = [Fault(f"/schedule/{key}", f"{key!r} does not go with `on`", "leave one out") for key in others]
     if not isinstance(spec["on"], dict):
         return None, [*faults, Fault(on_at, "`on` is an object", "{stream: orders}")]
-    if "event" in spec["on"] and "stream" in spec["on"]:
-        faults.append(Fault(f"{on_at}/event", "`event` does not go with `stream`", "leave one out"))
-        return None, faults
-    model = OnEventModel if "event" in spec["on"] else OnModel
-    on, shape_faults = read_model(model, spec["on"], on_at)
-    faults += [*shape_faults, *check_trigger(spec["on"], on_at)]
-    kinds = [name for name in PATTERNS if spec["on"].get(name) is not None]
-    for name in kinds[1:]:
-        faults.append(Fault(f"{on_at}/{name}", f"does not go with {kinds[0]!r}", "leave one out"))
-    if on.get("key") is not None and not kinds:
-        hint = f"add {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}"
-        faults.append(Fault(f"{on_at}/key", "is for a pattern, and there is none", hint))
-    # What is not said is not kept: a definition without a pattern stays as it always was.
-    said = {name: value for name, value in on.items() if value is not None or name in ("where", "input")}
-    return (None, faults) if faults else ({"on": said}, [])
+    on, found = read_on(spec["on"], on_at)
+    faults += found
+    return (None, faults) if faults else ({"on": on}, [])
 
 
 def _unknown_fields(spec: dict[str, Any] | list[Any]) -> list[Fault]:
@@ -248,22 +214,6 @@ def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
         save_as=step["save_as"],
         secrets=secret_places(given),
     )
-
-
-def _compile_pattern(on: Mapping[str, Any]) -> Pattern | None:
-    kind = next((name for name in PATTERNS if name in on), None)
-    if kind is None:
-        return None
-    said = on[kind]
-    late = _seconds(said["lateness"])
-    if kind == "debounce":
-        quiet = _seconds(said["quiet"])
-        longest = 10 * quiet if said["max_wait"] is None else _seconds(said["max_wait"])
-        return Pattern("debounce", late, quiet=quiet, max_wait=longest)
-    if kind == "batch":
-        return Pattern("batch", late, size=said["size"], time=_seconds(said["time"]))
-    window, last = _seconds(said["window"]), said["keep"] == "last"
-    return Pattern("throttle", late, limit=said["limit"], window=window, last=last)
 
 
 def _compile_policy(policy: Mapping[str, Any]) -> Policy:

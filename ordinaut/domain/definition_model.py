@@ -5,9 +5,9 @@ definition_checks; the schedule is read by ordinaut.domain.schedules.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -23,10 +23,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ordinaut.domain.durations import format_duration, parse_duration
 from ordinaut.domain.errors import Fault
-from ordinaut.domain.events import EVENT_TYPES
 from ordinaut.domain.jsonvalues import escape
 from ordinaut.domain.policy import Backoff, Overlap
-from ordinaut.domain.windows import LARGEST
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}\Z"
 STEP_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}\Z"
@@ -90,11 +88,13 @@ Schedule = Annotated[
 """One schedule, or a list of them."""
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """Refuses what it does not know."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, regex_engine="python-re")
 
 
-class RetryModel(_Model):
+class RetryModel(Model):
     """`retry` of a step; `max_attempts: 1` is no retry."""
 
     max_attempts: int = Field(default=1, ge=1, le=100)
@@ -104,7 +104,7 @@ class RetryModel(_Model):
     jitter: bool = True
 
 
-class StepModel(_Model):
+class StepModel(Model):
     """One step of the pipeline."""
 
     id: str = Field(pattern=STEP_PATTERN)
@@ -117,21 +117,21 @@ class StepModel(_Model):
     title: str | None = Field(default=None, max_length=500)
 
 
-class ConcurrencyModel(_Model):
+class ConcurrencyModel(Model):
     """`policy.concurrency`."""
 
     key: str = Field(min_length=1, max_length=4096)
     limit: int = Field(ge=1, le=10_000)
 
 
-class CatchUpAllModel(_Model):
+class CatchUpAllModel(Model):
     """The bounds of `catch_up: {all: …}`; `window: null` is no bound on the age."""
 
     max: int = Field(default=1000, ge=1, le=10_000)
     window: Duration | None = None
 
 
-class CatchUpModel(_Model):
+class CatchUpModel(Model):
     """`catch_up: {all: …}`."""
 
     all: CatchUpAllModel
@@ -152,7 +152,7 @@ CatchUp = Annotated[
 ]
 
 
-class PolicyModel(_Model):
+class PolicyModel(Model):
     """`policy`: 0 is the least urgent priority and 9 the most."""
 
     priority: int = Field(default=5, ge=0, le=9)
@@ -164,64 +164,7 @@ class PolicyModel(_Model):
     jitter: DurationOrZero = "0s"
 
 
-class DebounceModel(_Model):
-    """`on.debounce`: one run, for the last event, when nothing has come for `quiet`, or after `max_wait`."""
-
-    quiet: Duration
-    max_wait: Duration | None = None
-    lateness: DurationOrZero = "0s"
-
-
-class BatchModel(_Model):
-    """`on.batch`: one run for `size` events, or for those that came within `time`."""
-
-    size: int = Field(default=100, ge=1, le=LARGEST)
-    time: Duration
-    lateness: DurationOrZero = "0s"
-
-
-class ThrottleModel(_Model):
-    """`on.throttle`: at most `limit` runs in a `window`, for the first events in it or for the last."""
-
-    limit: int = Field(default=1, ge=1, le=1000)
-    window: Duration
-    keep: Literal["first", "last"] = "first"
-    lateness: DurationOrZero = "0s"
-
-
-class _Listening(_Model):
-    """What every kind of `on` may say."""
-
-    where: str | None = None
-    input: Any = None
-    key: str | None = Field(default=None, min_length=1, max_length=4096)
-    debounce: DebounceModel | None = None
-    batch: BatchModel | None = None
-    throttle: ThrottleModel | None = None
-
-
-class OnModel(_Listening):
-    """`on`: the entries of which stream (or of all that a pattern such as `orders.*` stands for) start a run.
-    `where` and `input` see the entry."""
-
-    stream: str = Field(min_length=1, max_length=MAX_STREAM, pattern=STREAM_PATTERN)
-
-
-def _event_type(value: Any) -> Any:
-    if isinstance(value, str) and value in EVENT_TYPES:
-        return value
-    raise PydanticCustomError(
-        "event_type", "not a type of event of the log", {"hint": close_match(str(value)[:100], EVENT_TYPES)}
-    )
-
-
-class OnEventModel(_Listening):
-    """`on`: the log's own events of which type, in the task's space, start a run."""
-
-    event: Annotated[str, BeforeValidator(_event_type)]
-
-
-class TaskModel(_Model):
+class TaskModel(Model):
     """A whole definition; `schedule` is looked into elsewhere."""
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -242,7 +185,7 @@ def close_match(word: str, known: Iterable[str]) -> str:
 
 
 def read_model(
-    model: type[_Model], document: Mapping[str, Any], pointer: str = ""
+    model: type[Model], document: Mapping[str, Any], pointer: str = ""
 ) -> tuple[dict[str, Any], list[Fault]]:
     """`document` with the model's defaults filled in; or every place where it has not the model's shape,
     with pointers below `pointer` (and nothing filled in)."""
@@ -267,7 +210,7 @@ _NEEDED = {
 }
 
 
-def _fault(model: type[_Model], error: ErrorDetails, prefix: str) -> Fault:
+def _fault(model: type[Model], error: ErrorDetails, prefix: str) -> Fault:
     place = [part for part in error["loc"] if part not in _BRANCHES]
     pointer = prefix + "".join("/" + escape(part) for part in place)
     context = error.get("ctx", {})
@@ -300,21 +243,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-_PARTS: dict[str, type[_Model]] = {
-    "pipeline": StepModel,
-    "retry": RetryModel,
-    "policy": PolicyModel,
-    "concurrency": ConcurrencyModel,
-    "catch_up": CatchUpModel,
-    "all": CatchUpAllModel,
-    "debounce": DebounceModel,
-    "batch": BatchModel,
-    "throttle": ThrottleModel,
-}
+def _fields_at(model: type[Model], place: list[int | str]) -> list[str]:
+    there = model
+    for name in (part for part in place if isinstance(part, str)):
+        fields = {field.alias or name: field for name, field in there.model_fields.items()}
+        there = next(_models_in(fields[name].annotation))
+    names = [field.alias or name for name, field in there.model_fields.items()]
+    return [*names, "on"] if there is TaskModel else names
 
 
-def _fields_at(model: type[_Model], place: list[int | str]) -> list[str]:
-    names = [part for part in place if isinstance(part, str)]
-    there = _PARTS[names[-1]] if names else model
-    fields = [field.alias or name for name, field in there.model_fields.items()]
-    return [*fields, "on"] if there is TaskModel else fields
+def _models_in(annotation: Any) -> Iterator[type[Model]]:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -1,16 +1,15 @@
 """Asking for a run: the event that begins one, made from the task in force and the cause."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from ordinaut.domain.definition import Definition
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.expressions import ExpressionError, Template
+from ordinaut.domain.patterns import Pattern
 from ordinaut.domain.task import Task
-from ordinaut.domain.windows import Pattern
 
 MAX_DEPTH = 16
 """How many runs may cause one another in a chain (a step publishes an event that triggers a task whose
@@ -99,20 +98,23 @@ def collect_event(
     payload: Any,
     *,
     depth: int = 0,
+    parts: Sequence[str] = (),
 ) -> NewEvent:
     """EventCollected: the event waits in the task's window `key`. `at` is its own time (RFC 3339), `payload`
-    what a run for it gets as input."""
+    what a run for it gets as input; where it is `parts` of the pattern, an object with one for each."""
     data: dict[str, Any] = {
         "task": task.id,
         "name": task.name,
         "task_version": task.version,
         "cause": dict(cause),
-        "pattern": asdict(pattern),
+        "pattern": pattern.as_data(),
         "key": key,
         "at": at,
         "input": payload,
         "depth": depth,
     }
+    if parts:
+        data["parts"] = list(parts)
     return NewEvent("EventCollected", data)
 
 

@@ -1,67 +1,30 @@
-"""Patterns of events: what becomes of those a task collects instead of starting a run for each. Pure.
+"""Windows: the events of one key that a task collects instead of starting a run for each. Pure.
 
-A task's events with one key are collected in a *window*. Time is event time: the instants that the events
-carry, not those they were read at.
+Time is event time (domain/patterns.py).
 
 - `debounce`: one run when nothing has come for `quiet`, or `max_wait` after the first; for the last event.
 - `batch`: one run for all, when there are `size` of them, or `time` after the first.
 - `throttle`: at most `limit` runs in a window that the first event opens; for the first ones, each at once,
   or for the last ones, when the window ends.
+- `sequence`, `all_of`, `absent`: see domain/parts.py.
 
 A window ends `lateness` after its deadline, so that events out of order find it open. One that comes later
 belongs to the next window.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self
 
-Kind = Literal["debounce", "batch", "throttle"]
-Reason = Literal["quiet", "max_wait", "size", "time", "window"]
-
-LARGEST = 10_000
-"""The most events a window holds; it ends with that many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A task's pattern; durations are in seconds. What its kind does not have is 0, or False."""
-
-    kind: Kind
-    lateness: float = 0.0
-    quiet: float = 0.0
-    max_wait: float = 0.0
-    size: int = LARGEST
-    time: float = 0.0
-    limit: int = 0
-    window: float = 0.0
-    last: bool = False
-
-    @property
-    def starts_at_once(self) -> bool:
-        """Whether events start their runs when they come, and none is held."""
-        return self.kind == "throttle" and not self.last
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> Self:
-        """The pattern as EventCollected carries it."""
-        return cls(**data)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A collected event: the position in the log it was collected at, and its own time."""
-
-    position: int
-    at: datetime
+from ordinaut.domain.parts import decide
+from ordinaut.domain.patterns import LARGEST, Closing, Drop, Held, Pattern, Reason, Start
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """The events of a task and a key that are waiting, in the order of their time. Those behind the deadline
-    are there already for the next window, while this one waits for what is late.
+    are there already for the next window, while this one waits for what is late. (Where a pattern has parts,
+    a window ends with each decision on some of its events.)
 
     A pattern that starts runs at once holds none: `started` counts its runs, and `opened_at` is the first
     event's time.
@@ -78,6 +41,9 @@ class Window:
         if not self.held:
             assert self.opened_at is not None
             return (), self.opened_at + timedelta(seconds=self.pattern.window)
+        if self.pattern.parts:
+            decision = decide(self.pattern, self.held)
+            return decision.members, decision.deadline
         opened = self.held[0].at
         if self.pattern.kind != "debounce":
             length = self.pattern.time if self.pattern.kind == "batch" else self.pattern.window
@@ -99,30 +65,6 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A run for these events, in the order of their time; it is about the last, or about all."""
-
-    events: tuple[Held, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """No run for this event: its window had its runs."""
-
-    event: Held
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """The events of a window that ended, in the order of their time, why, and what becomes of each."""
-
-    pattern: Pattern
-    held: tuple[Held, ...]
-    reason: Reason
-    outcomes: tuple[Start | Drop, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """What one event does: the windows that end with it, runs at once, the window that is open then (None:
     none)."""
@@ -136,9 +78,9 @@ def collect(window: Window | None, pattern: Pattern, event: Held) -> Step:
     """Take one event in. A `pattern` that the task has got since takes the place of the window's; one of
     another kind ends it."""
     closings: list[Closing] = []
-    if window is not None and (pattern.kind, pattern.last) != (window.pattern.kind, window.pattern.last):
+    if window is not None and not pattern.continues(window.pattern):
         while window is not None:
-            window = _end(window, closings)
+            window = _end(window, closings, "changed" if window.pattern.parts else None)
     if pattern.starts_at_once:
         return replace(_at_once(window, pattern, event), closings=tuple(closings))
     held = window.held if window else ()
@@ -157,7 +99,10 @@ def collect(window: Window | None, pattern: Pattern, event: Held) -> Step:
 def close(window: Window, reason: Reason | None = None) -> tuple[Closing | None, Window | None]:
     """End a window whose time has come, or for another `reason`: what that does (None: nothing, it held
     nothing), and the next window, which events wait for already."""
-    pattern, (members, deadline) = window.pattern, window.first()
+    pattern = window.pattern
+    if pattern.parts:
+        return _close_first(window, reason)
+    members, deadline = window.first()
     if not members:
         return None, None
     rest = window.held[len(members) :]
@@ -172,6 +117,20 @@ def close(window: Window, reason: Reason | None = None) -> tuple[Closing | None,
         waited = deadline - members[0].at >= timedelta(seconds=pattern.max_wait)
         reason = "max_wait" if waited else "quiet"
     return Closing(pattern, members, reason or "time", (Start(members),)), left
+
+
+def _close_first(window: Window, reason: Reason | None) -> tuple[Closing, Window | None]:
+    """End what is decided first in a window of a pattern with parts."""
+    pattern, decision = window.pattern, decide(window.pattern, window.held)
+    rest = tuple(one for one in window.held if one not in decision.members)
+    outcomes = decision.outcomes
+    if reason is not None and decision.reason == "absent":
+        # Ended before its time, nobody knows whether what was expected would have come.
+        outcomes = tuple(
+            Drop(event, "too_many" if reason == "size" else reason) for event in decision.members
+        )
+    closing = Closing(pattern, decision.members, reason or decision.reason, outcomes)
+    return closing, Window(pattern, rest) if rest else None
 
 
 def _at_once(window: Window | None, pattern: Pattern, event: Held) -> Step:

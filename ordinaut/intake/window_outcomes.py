@@ -7,9 +7,9 @@ from typing import Any
 from ordinaut.domain import ids
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.events import Event, NewEvent, reference
+from ordinaut.domain.patterns import AFTER, Closing, Drop, Held, Start
 from ordinaut.domain.request import request_run, skip_occurrence
 from ordinaut.domain.run import run_stream
-from ordinaut.domain.windows import Closing, Drop, Held, Start
 from ordinaut.log.append import Append, Connection, append
 from ordinaut.log.read import COLUMNS, to_event
 from ordinaut.runtime.system import System
@@ -54,7 +54,7 @@ class Outcomes:
             if isinstance(outcome, Start):
                 items.append(await self._run(connection, row, outcome, closing, events))
             else:
-                items.append(_dropped(events[outcome.event.position]))
+                items.append(_dropped(events[outcome.event.position], outcome.reason))
         if not items:
             return
         for item, found in zip(items, await append(connection, items), strict=True):
@@ -68,7 +68,7 @@ class Outcomes:
             each.position
             for _, outcome, _ in self._decided
             for each in (outcome.events if isinstance(outcome, Start) else (outcome.event,))
-        }
+        } | {closing.held[-1].position for _, closing in self._closed}
         rows = await connection.fetch(
             f"SELECT {COLUMNS} FROM events WHERE position = ANY ($1)", sorted(positions)
         )
@@ -86,14 +86,13 @@ class Outcomes:
         collected = [events[each.position] for each in held]
         latest = collected[-1]
         task = await self._system.tasks.load(row.task_id, connection)
-        cause = _cause(row, held, collected, latest)
+        cause = _cause(row, outcome, collected, events)
         depth = max(int(event.data["depth"]) for event in collected)
         reason = task.skip_reason(self._system.time.now())
         if reason is not None:
             verdict = skip_occurrence(task, cause, reason, {"depth": depth} if depth else None)
         else:
-            in_one = latest.data["pattern"]["kind"] == "batch"
-            payload = [event.data["input"] for event in collected] if in_one else latest.data["input"]
+            payload = _input(outcome, collected, events)
             definition = await self._system.tasks.definition(task.id, task.version)
             verdict = request_run(task, definition, cause, payload, depth=depth)
         run = ids.window_run_id(_ms(held[-1].at), row.task_id, row.key, *_ends(held))
@@ -103,7 +102,20 @@ class Outcomes:
         )
 
 
-def _cause(row: Row, held: Sequence[Held], collected: Sequence[Event], latest: Event) -> dict[str, Any]:
+def _input(outcome: Start, collected: Sequence[Event], events: dict[int, Event]) -> Any:
+    latest = collected[-1]
+    match latest.data["pattern"]["kind"]:
+        case "batch":
+            return [event.data["input"] for event in collected]
+        case "sequence" | "all_of":
+            return {name: events[held.position].data["input"][name] for name, held in outcome.parts}
+        case "absent":
+            return latest.data["input"][AFTER]
+    return latest.data["input"]
+
+
+def _cause(row: Row, outcome: Start, collected: Sequence[Event], events: dict[int, Event]) -> dict[str, Any]:
+    held, latest = outcome.events, collected[-1]
     return {
         "kind": "window",
         "pattern": latest.data["pattern"]["kind"],
@@ -111,8 +123,14 @@ def _cause(row: Row, held: Sequence[Held], collected: Sequence[Event], latest: E
         "count": len(held),
         "from": _iso(held[0].at),
         "to": _iso(held[-1].at),
-        "events": [event.data["cause"] for event in collected[:SHOWN]],
+        "events": _causes(outcome, collected, events)[:SHOWN],
     }
+
+
+def _causes(outcome: Start, collected: Sequence[Event], events: dict[int, Event]) -> list[dict[str, Any]]:
+    if outcome.parts:
+        return [{"part": name, **events[held.position].data["cause"]} for name, held in outcome.parts]
+    return [event.data["cause"] for event in collected]
 
 
 def _window_closed(row: Row, closing: Closing, events: dict[int, Event]) -> Append:
@@ -145,10 +163,10 @@ def _ends(held: Sequence[Held]) -> tuple[int, int]:
     return min(positions), max(positions)
 
 
-def _dropped(event: Event) -> Append:
+def _dropped(event: Event, reason: str) -> Append:
     """The second event of its stream: it was collected, and comes to nothing."""
     data = {name: event.data[name] for name in ("task", "name", "task_version", "cause", "key", "depth")}
-    skipped = NewEvent("OccurrenceSkipped", data | {"reason": "throttled"})
+    skipped = NewEvent("OccurrenceSkipped", data | {"reason": reason})
     return Append(event.stream, 1, (skipped,), event.space, ACTOR, event.correlation, event.reference)
 
 

@@ -8,17 +8,17 @@ lock says which. The windows are rows, and so are their timers.
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
 from time import monotonic
 
-from ordinaut.domain.windows import Held, Pattern, close, collect
+from ordinaut.domain.patterns import Pattern
+from ordinaut.domain.windows import close, collect
 from ordinaut.intake.backlog import Backlog
 from ordinaut.intake.following import follow
 from ordinaut.intake.window_outcomes import Outcomes, TaskChanged
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
 from ordinaut.runtime.system import System
-from ordinaut.runtime.windows import Row, due, load, next_due, store, streams_of
+from ordinaut.runtime.windows import Row, due, held_of, load, next_due, store, streams_of
 
 BATCH = 500
 """How many collected events are taken in, or windows ended, in one transaction."""
@@ -82,8 +82,7 @@ class Windows:
         for event in events:
             name = (event.data["task"], event.data["key"])
             row = rows.get(name) or Row(*name, event.space, event.data["name"])
-            held = Held(event.position, datetime.fromisoformat(event.data["at"]))
-            step = collect(row.window, Pattern.from_data(event.data["pattern"]), held)
+            step = collect(row.window, Pattern.from_data(event.data["pattern"]), held_of(event))
             for closing in step.closings:
                 outcomes.close(row, closing)
             for outcome in step.at_once:
@@ -107,8 +106,11 @@ class Windows:
             window = row.window
             while window is not None and window.due_at <= now:
                 members, deadline = window.first()
-                sources = {streams[each.position] for each in members if each.position in streams}
-                if await self._backlog.hides(sources, deadline) and self._waits_on(row):
+                # What the others of its parts say matters as much as what there is.
+                sources = window.pattern.sources or {
+                    streams[each.position] for each in members if each.position in streams
+                }
+                if await self._backlog.hides(connection, sources, deadline, now) and self._waits_on(row):
                     break  # some of its events have not been read yet
                 self._waiting.pop((row.task_id, row.key), None)
                 closing, window = close(window)

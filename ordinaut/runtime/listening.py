@@ -8,7 +8,9 @@ from typing import Any
 from ordinaut.domain.definition import Definition
 from ordinaut.domain.expressions import Expression
 from ordinaut.domain.matching import Trigger
+from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task
+from ordinaut.domain.trigger import On, sources_of
 from ordinaut.domain.where_index import WhereIndex
 
 ANY = "*"
@@ -17,19 +19,39 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class Listener:
-    """A task that listens to a source (a stream, a pattern of streams, or a type of event of the log); its
-    definition is compiled when the first entry is held against it."""
+    """A task that listens to a source (a stream, a pattern of streams, or a type of event of the log), as a
+    whole or for one `part` of its pattern; its definition is compiled when the first entry is held against
+    it."""
 
     task: Task
     definition: Definition
     source: str
+    part: str | None = None
+
+    @cached_property
+    def on(self) -> On:
+        """What starts a run, or is collected. Raises `ExpressionError` or `Invalid` for what is wrong."""
+        on = self.definition.on
+        assert on is not None
+        return on if on.parts is None else on.parts[str(self.part)]
 
     @cached_property
     def trigger(self) -> Trigger:
         """The compiled trigger. Raises `ExpressionError` or `Invalid` when it does not compile."""
-        on = self.definition.on
-        assert on is not None
+        on = self.on
         return Trigger(self.task.id, self.task.name, self.task.space, self.source, on.where, on.input)
+
+    def hears(self, source: str) -> bool:
+        """Whether it listens to a stream (or to a type of event of the log)."""
+        return self.source == source or (is_pattern(self.source) and matches(self.source, source))
+
+
+def listeners_of(task: Task, definition: Definition) -> list[Listener]:
+    """A task's listeners: none, one, or one for each part of its pattern."""
+    on = trigger_of(definition.schedule)
+    if on is None:
+        return []
+    return [Listener(task, definition, source, part) for part, source in sources_of(on).items()]
 
 
 class Listening(Sequence[Listener]):

@@ -14,7 +14,7 @@ from ordinaut.domain.matching import Payload, envelope, payload_of
 from ordinaut.domain.request import skip_occurrence
 from ordinaut.domain.run import run_stream
 from ordinaut.log.append import Append
-from ordinaut.runtime.listening import Listener, Listening
+from ordinaut.runtime.listening import Listening, listeners_of
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex, Verdict, requires, verdicts
 
@@ -109,9 +109,9 @@ class Publication:
         # The event concerned the task when it was received; that the task has changed since does not
         # leave it without a verdict (I8).
         task = await self._system.tasks.load(task_id)
-        definition = load_definition(task.definition, task.name)
-        if task.exists and definition.on is not None:
-            found = self.decided(Listening([Listener(task, definition, self._event.stream)]))
+        if task.exists:
+            listeners = listeners_of(task, load_definition(task.definition, task.name))
+            found = self.decided(Listening([one for one in listeners if one.hears(self._event.stream)]))
             if found:
                 return found[0]
         reason = task.skip_reason(self._system.time.now()) or "changed"

@@ -10,9 +10,9 @@ from ordinaut.domain.errors import Invalid
 from ordinaut.domain.planned import Source
 from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task
-from ordinaut.runtime.listening import Listener, Listening, is_pattern, matches
+from ordinaut.domain.trigger import LOG, sources_of
+from ordinaut.runtime.listening import Listening, is_pattern, listeners_of
 from ordinaut.runtime.streams import RESERVED, parse_id
-from ordinaut.runtime.triggers import LOG
 
 MAX_NUMBER = 2**64 - 1
 """Of either part of an entry's id."""
@@ -44,17 +44,21 @@ def choose_source(task: str, definition: Definition, stream: str | None, *, log:
     on = trigger_of(definition.schedule)
     if on is None:
         raise Invalid.at("/stream", f"the task {task!r} listens to no stream", "see `on`, its trigger")
-    if "event" in on:
-        if stream is not None:
-            what = f"the task {task!r} listens to no stream, but to the log's own {on['event']}"
+    heard = sorted(set(sources_of(on).values()))
+    if stream is not None:
+        events = [one.removeprefix(LOG) for one in heard if one.startswith(LOG)]
+        if len(events) == len(heard):
+            what = f"the task {task!r} listens to no stream, but to the log's own {' and '.join(events)}"
             raise Invalid.at("/stream", what, "leave it out for these events")
-        return Source("event", event=on["event"])
-    if stream is None:
-        if is_pattern(on["stream"]):
-            what = f"the task {task!r} listens to many streams, {on['stream']!r}"
-            raise Invalid.at("/stream", what, "name one of them")
-        stream = str(on["stream"])
-    return Source("log" if log else "stream", stream)
+        return Source("log" if log else "stream", stream)
+    (first, *others) = heard
+    if others or is_pattern(first):
+        shown = " and ".join(repr(one.removeprefix(LOG)) for one in heard)
+        what = f"the task {task!r} listens to many streams, {shown}"
+        raise Invalid.at("/stream", what, "name one of them")
+    if first.startswith(LOG):
+        return Source("event", event=first.removeprefix(LOG))
+    return Source("log" if log else "stream", first)
 
 
 def check_reach(reach: Reach) -> None:
@@ -100,22 +104,17 @@ def _is_id(text: str, source: Source) -> bool:
 def listening_as_if_active(task: Task, definition: Definition, source: Source) -> Listening:
     """The task alone, with this definition, neither paused nor snoozed, and as if it had always been there.
     Raises Invalid (at `/stream`) when it does not listen to `source`."""
-    on = trigger_of(definition.schedule)
-    if on is None:
-        raise Invalid.at("/stream", f"the task {task.name!r} listens to no stream", "see `on`, its trigger")
-    heard = LOG + on["event"] if "event" in on else str(on["stream"])
-    if not _hears(heard, source):
-        hint = f"it listens to {on.get('stream') or on['event']!r}"
-        what = source.stream or source.event
-        raise Invalid.at("/stream", f"the task {task.name!r} does not listen to {what!r}", hint)
     active = replace(
         task, status="active", paused_until=None, snoozed_until=None,
         created_at=datetime.min.replace(tzinfo=UTC),
     )  # fmt: skip
-    return Listening([Listener(active, definition, heard)])
-
-
-def _hears(heard: str, source: Source) -> bool:
-    if source.stream is None:
-        return heard == f"{LOG}{source.event}"
-    return heard == source.stream or (is_pattern(heard) and matches(heard, source.stream))
+    listeners = listeners_of(active, definition)
+    if not listeners:
+        raise Invalid.at("/stream", f"the task {task.name!r} listens to no stream", "see `on`, its trigger")
+    name = source.stream or f"{LOG}{source.event}"
+    hearing = [one for one in listeners if one.hears(name)]
+    if not hearing:
+        known = sorted({repr(one.source.removeprefix(LOG)) for one in listeners})
+        what = f"the task {task.name!r} does not listen to {name.removeprefix(LOG)!r}"
+        raise Invalid.at("/stream", what, f"it listens to {' and '.join(known)}")
+    return Listening(hearing)

@@ -33,7 +33,7 @@ async def try_alone(entry: Entry, listening: Sequence[Listener]) -> None:
             "id": entry.id,
             "fields": [(name.hex(), value.hex()) for name, value in entry.fields.items()],
             "tasks": [
-                (each.task.id, each.task.space, each.task.name, each.task.definition, each.source)
+                (each.task.id, each.task.space, each.task.name, each.task.definition, each.source, each.part)
                 for each in listening
             ],
         }
@@ -67,8 +67,9 @@ def main() -> None:
             Task(task_id, space, name, status="active", definition=definition),
             load_definition(definition, name),
             source,
+            part,
         )
-        for task_id, space, name, definition, source in given["tasks"]
+        for task_id, space, name, definition, source, part in given["tasks"]
     ]
     entry = Entry(given["stream"], given["id"], fields)
     decide(entry, Listening(listeners), now=datetime.now(UTC), space="default")

@@ -1,14 +1,14 @@
 """Which tasks listen to which stream, as fresh as the log, and what an event means for each of them."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from ordinaut.domain.definition import load_definition
+from ordinaut.domain.definition import Definition, load_definition
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.events import EVENT_TYPES, Event, NewEvent
 from ordinaut.domain.expressions import ExpressionError
@@ -17,12 +17,10 @@ from ordinaut.domain.matching import Match, Mismatch, match
 from ordinaut.domain.request import MAX_DEPTH, collect_event, key_of, request_run, skip_occurrence
 from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task, evolve, fold, task_stream
+from ordinaut.domain.trigger import LOG, sources_of
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, read_streams, to_event
-from ordinaut.runtime.listening import Listener, Listening, is_pattern, matches
-
-LOG = "ordinaut:log/"
-"""Before the type of an event that tasks listen to. No stream of anybody's begins so."""
+from ordinaut.runtime.listening import Listener, Listening, is_pattern, listeners_of, matches
 
 REMEMBERED = 10_000
 """For how many streams it is remembered who listens."""
@@ -64,6 +62,9 @@ class Verdict:
     error: str | None = None
 
 
+_Found = tuple[Listener, Match | str]
+
+
 def verdicts(
     listeners: Iterable[Listener],
     seen: Mapping[str, Any],
@@ -76,44 +77,72 @@ def verdicts(
     EventCollected where a task waits for more (domain/windows.py); or OccurrenceSkipped when the task is
     paused or snoozed at `now`, or when `depth` runs have caused one another and that is too many. One
     listener's error is its own."""
+    several: dict[str, list[_Found]] = {}
     for listener in listeners:
-        try:
-            found = match(listener.trigger, seen)
-        except (ExpressionError, Invalid) as error:
-            yield Verdict(listener.task, None, str(error))
+        found = _match(listener, seen)
+        if found is None:
             continue
-        if found is not None:
-            yield _verdict(listener, found, seen, cause, now, depth)
+        if listener.part is None:
+            yield _verdict([(listener, found)], seen, cause, now, depth)
+        else:
+            several.setdefault(listener.task.id, []).append((listener, found))
+    for parts in several.values():
+        yield _verdict(parts, seen, cause, now, depth)
+
+
+def _match(listener: Listener, seen: Mapping[str, Any]) -> Match | str | None:
+    """As `match`, with the error alone where the trigger fails."""
+    try:
+        found = match(listener.trigger, seen)
+    except (ExpressionError, Invalid) as error:
+        return str(error)
+    return found.error if isinstance(found, Mismatch) else found
 
 
 def _verdict(
-    listener: Listener,
-    found: Match | Mismatch,
-    seen: Mapping[str, Any],
-    cause: Mapping[str, Any],
-    now: datetime,
-    depth: int,
+    matched: Sequence[_Found], seen: Mapping[str, Any], cause: Mapping[str, Any], now: datetime, depth: int
 ) -> Verdict:
+    """The verdict for one task, of whose pattern the event may be several parts."""
+    listener = matched[0][0]
     task = listener.task
-    if isinstance(found, Mismatch):
-        return Verdict(task, None, found.error)
+    given: dict[str | None, Any] = {}
+    for one, found in matched:
+        if isinstance(found, str):
+            return Verdict(task, None, found)
+        given[one.part] = found.input
     reason = task.skip_reason(now)
     if reason is None and depth > MAX_DEPTH:
         reason = "causation_depth"
     if reason is not None:
         return Verdict(task, skip_occurrence(task, cause, reason, {"depth": depth} if depth else None))
-    # What came in was checked on its way; what a mapping made of it was not.
-    if found.trigger.input is not None and (faults := faults_in(found.input)):
-        return Verdict(task, None, f"what `input` makes of it cannot be stored: {faults[0]}")
+    for one, _ in matched:
+        # What came in was checked on its way; what a mapping made of it was not.
+        if one.on.input is not None and (faults := faults_in(given[one.part])):
+            return Verdict(task, None, f"what `input` makes of it cannot be stored: {faults[0]}")
     on = listener.definition.on
     if on is None or on.pattern is None:
-        return Verdict(task, request_run(task, listener.definition, cause, found.input, depth=depth))
+        return Verdict(task, request_run(task, listener.definition, cause, given[None], depth=depth))
     try:
-        key = key_of(on.key, seen)
+        keys = {key_of(one.on.key, seen) for one, _ in matched}
     except ExpressionError as error:
         return Verdict(task, None, str(error))
+    if len(keys) > 1:
+        shown = " and ".join(repr(key) for key in sorted(keys))
+        return Verdict(task, None, f"it is several parts of the pattern, with different keys: {shown}")
+    (key,) = keys
+    parts = [part for part in given if part is not None]
+    payload = given if parts else given[None]
     at = str(seen["time"])
-    return Verdict(task, collect_event(task, cause, on.pattern, key, at, found.input, depth=depth))
+    return Verdict(task, collect_event(task, cause, on.pattern, key, at, payload, depth=depth, parts=parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A task that listens, and where its listeners stand: by source, under its id and the part."""
+
+    task: Task
+    definition: Definition
+    places: Collection[tuple[str, tuple[str, str | None]]]
 
 
 class TriggerIndex:
@@ -127,8 +156,8 @@ class TriggerIndex:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._listeners: dict[str, Listener] = {}
-        self._by_source: dict[str, dict[str, Listener]] = {}
+        self._tasks: dict[str, _Known] = {}
+        self._by_source: dict[str, dict[tuple[str, str | None], Listener]] = {}
         self._asked: dict[tuple[str, str | None], Listening] = {}
         self._loaded = False
         self._lock = asyncio.Lock()
@@ -211,7 +240,7 @@ class TriggerIndex:
         streams = await read_streams(connection, list(strangers)) if strangers else {}
         for stream, history in streams.items():
             task = fold(stream.removeprefix("task-"), history)
-            known = self._listeners.get(task.id)
+            known = self._tasks.get(task.id)
             if known is None or known.task.stream_version < task.stream_version:
                 self._put(task)
         self.position = events[-1].position if len(events) == CHUNK else rows[0]["head"]
@@ -220,10 +249,10 @@ class TriggerIndex:
     def _fold(self, event: Event) -> bool:
         """Fold one event; says whether it makes a task listen of which nothing is known here."""
         task_id = event.stream.removeprefix("task-")
-        known = self._listeners.get(task_id)
+        known = self._tasks.get(task_id)
         if known is None:
             if event.type != "TaskCreated":
-                return event.type == "TaskChanged" and _source_of(event.data["definition"]) is not None
+                return event.type == "TaskChanged" and bool(_sources_of(event.data["definition"]))
             task = Task(task_id)
         else:
             if event.version <= known.task.stream_version:
@@ -234,36 +263,33 @@ class TriggerIndex:
         return False
 
     def _put(self, task: Task) -> None:
-        known = self._listeners.get(task.id)
-        source = _source_of(task.definition)
-        if source is not None:
+        known = self._tasks.get(task.id)
+        for source in _sources_of(task.definition):
             self._by_source.setdefault(source, {})
-        if not task.exists:
-            source = None
-        if source is None and known is None:
-            return
-        self.changes += 1
-        self._asked.clear()
-        if known is not None and known.source != source:
-            del self._listeners[task.id]
-            del self._by_source[known.source][task.id]
-        if source is None:
-            return
         if known is not None and known.definition.document is task.definition:
             definition = known.definition
         else:
             definition = load_definition(task.definition, task.name)
-        listener = Listener(task, definition, source)
-        self._listeners[task.id] = listener
-        self._by_source[source][task.id] = listener
+        listeners = listeners_of(task, definition) if task.exists else []
+        if known is None and not listeners:
+            return
+        self.changes += 1
+        self._asked.clear()
+        places = {(one.source, (task.id, one.part)): one for one in listeners}
+        for source, place in known.places if known is not None else ():
+            if (source, place) not in places:
+                del self._by_source[source][place]
+        for (source, place), listener in places.items():
+            self._by_source[source][place] = listener
+        self._tasks.pop(task.id, None)
+        if listeners:
+            self._tasks[task.id] = _Known(task, definition, frozenset(places))
 
 
-def _source_of(definition: Mapping[str, Any]) -> str | None:
-    """What a task listens to: a stream, a pattern of streams, or `LOG` and a type of event."""
+def _sources_of(definition: Mapping[str, Any]) -> Collection[str]:
+    """What a task listens to, once or for each part of its pattern."""
     on = trigger_of(definition.get("schedule"))
-    if on is None:
-        return None
-    return str(on["stream"]) if "stream" in on else LOG + on["event"]
+    return () if on is None else sources_of(on).values()
 
 
 def requires(task: Task) -> dict[str, int]:

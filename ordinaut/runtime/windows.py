@@ -1,11 +1,14 @@
 """The table `windows`: the open windows and their timers, and how it follows from the log."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
-from ordinaut.domain.windows import Held, Pattern, Window, collect
+from ordinaut.domain.events import Event
+from ordinaut.domain.patterns import Held, Pattern
+from ordinaut.domain.windows import Window, collect
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
 
@@ -51,8 +54,9 @@ async def store(connection: Connection, rows: Iterable[Row]) -> None:
     await delete(connection, given)
     open_ = [row for row in given if row.window is not None]
     await connection.executemany(
-        """INSERT INTO windows (task_id, key, space, task, pattern, opened_at, positions, instants, started,
-                                due_at) VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, $8, $9, $10)""",
+        """INSERT INTO windows (task_id, key, space, task, pattern, opened_at, positions, instants, parts,
+                                started, due_at)
+           VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""",
         [_columns(row) for row in open_],
     )
 
@@ -100,8 +104,15 @@ def _public(record: Any) -> dict[str, Any]:
         "count": len(record["positions"]) or record["started"],
         "from": instants[0].isoformat(),
         "to": instants[-1].isoformat(),
+        "parts": _counts(record),
         "due_at": record["due_at"].isoformat(),
     }
+
+
+def _counts(record: Any) -> dict[str, int] | None:
+    """How many of the held events are which part of the pattern; None where it has no parts."""
+    names = record["pattern"].get("parts")
+    return {name: sum(name in parts for parts in record["parts"]) for name in names} if names else None
 
 
 async def rebuild(connection: Connection) -> int:
@@ -112,6 +123,12 @@ async def rebuild(connection: Connection) -> int:
     await connection.execute("DELETE FROM windows")
     await store(connection, rows.values())
     return len(rows)
+
+
+def held_of(event: Event) -> Held:
+    """The event that EventCollected put by."""
+    data = event.data
+    return Held(event.position, datetime.fromisoformat(data["at"]), tuple(data.get("parts", ())))
 
 
 async def fold_log(connection: Connection, upto: int) -> dict[tuple[str, str], Row]:
@@ -128,7 +145,7 @@ async def fold_log(connection: Connection, upto: int) -> dict[tuple[str, str], R
         name = (data["task"], data["key"])
         row = rows.get(name) or Row(*name, event.space, data["name"])
         if event.type == "EventCollected":
-            held = Held(event.position, datetime.fromisoformat(data["at"]))
+            held = held_of(event)
             window = _with(row.window, Pattern.from_data(data["pattern"]), held)
         else:
             window = _without(row.window, frozenset(data["positions"]))
@@ -150,7 +167,9 @@ def _without(window: Window | None, positions: Collection[int]) -> Window | None
 
 
 def _row(record: Any) -> Row:
-    held = tuple(map(Held, record["positions"], record["instants"]))
+    parts = map(tuple, record["parts"]) if record["parts"] else repeat(())
+    # The last one is as long as it has to be.
+    held = tuple(map(Held, record["positions"], record["instants"], parts))
     window = Window(Pattern.from_data(record["pattern"]), held, record["opened_at"], record["started"])
     return Row(str(record["task_id"]), record["key"], record["space"], record["task"], window)
 
@@ -159,7 +178,7 @@ def _columns(row: Row) -> tuple[Any, ...]:
     window = row.window
     assert window is not None
     return (
-        row.task_id, row.key, row.space, row.task, asdict(window.pattern), window.opened_at,
-        [each.position for each in window.held], [each.at for each in window.held], window.started,
-        window.due_at,
+        row.task_id, row.key, row.space, row.task, window.pattern.as_data(), window.opened_at,
+        [each.position for each in window.held], [each.at for each in window.held],
+        [each.parts for each in window.held] if window.pattern.parts else [], window.started, window.due_at,
     )  # fmt: skip

@@ -3,10 +3,9 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 import pytest
 
 from ordinaut.domain import task
@@ -14,64 +13,12 @@ from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.events import Event
 from ordinaut.intake.windows import Windows
-from ordinaut.runtime.system import System
-from ordinaut.runtime.windows import Row, fold_log, load, rebuild
+from ordinaut.runtime.windows import rebuild
 from tests.support.api import KEY, PIPELINE, running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, happen, listen
-
-BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
-"""The entries of these tests are so old that every window is due when they have been read."""
-
-
-async def add(system: System, stream: str, *entries: tuple[float, Any]) -> None:
-    """Entries (seconds behind the first, data) with such ids."""
-    begin = int(BEGIN.timestamp() * 1000)
-    for number, (second, data) in enumerate(entries):
-        entry_id = f"{begin + int(second * 1000)}-{number + 1}"
-        await system.redis.xadd(stream, {"data": as_json(data)}, id=entry_id)
-
-
-def as_json(data: Any) -> str:
-    return orjson.dumps(data).decode()
-
-
-async def old(system: System, name: str, **more: Any) -> task.Task:
-    """A task that listens, as if it had been there when the entries were added."""
-    system.time.now = lambda: BEGIN - timedelta(days=1)  # type: ignore[method-assign]
-    try:
-        return await listen(system, name, **more)
-    finally:
-        del system.time.now  # type: ignore[method-assign]
-
-
-async def runs(system: System, number: int) -> list[Event]:
-    async def found() -> list[Event]:
-        requested = await events(system, "RunRequested")
-        assert len(requested) >= number, requested
-        return requested
-
-    return await eventually(found, timeout=20)
-
-
-async def settle(system: System) -> None:
-    """Take everything in and end what is due."""
-    windows = Windows(system)
-    while await windows.step():
-        pass
-
-
-async def table(system: System) -> dict[tuple[str, str], Row]:
-    rows = await system.pool.fetch("SELECT task_id::text, key FROM windows")
-    async with system.pool.acquire() as connection:
-        return await load(connection, {(row["task_id"], row["key"]) for row in rows})
-
-
-async def folded(system: System) -> dict[tuple[str, str], Row]:
-    async with system.pool.acquire() as connection, connection.transaction():
-        position = await connection.fetchval("SELECT position FROM log_readers WHERE name = 'windows'")
-        return await fold_log(connection, position)
+from tests.support.windows import add, as_json, folded, old, read_everything, runs, settle, table
 
 
 async def test_a_debounced_task_has_one_run_for_the_last_of_many_events_of_a_key(
@@ -200,7 +147,7 @@ async def test_a_window_that_is_due_waits_for_what_the_stream_still_holds(
             patched.setattr(Windows, "run", idle)
             async with an_intake(system):
                 await eventually(lambda: events(system, "EventCollected"), timeout=20)
-                await eventually(lambda: acknowledged(system), timeout=20)
+                await eventually(lambda: read_everything(system), timeout=20)
         await add(system, "orders", (30, 1))
         await settle(system)
         (row,) = (await table(system)).values()
@@ -209,10 +156,6 @@ async def test_a_window_that_is_due_waits_for_what_the_stream_still_holds(
         async with an_intake(system):
             found = await runs(system, 1)
         assert [run.data["input"] for run in found] == [[0, 1]]
-
-
-async def acknowledged(system: System) -> bool:
-    return (await system.redis.xpending("orders", "ordinaut"))["pending"] == 0
 
 
 @pytest.mark.parametrize("state", ["paused", "retired"])
@@ -289,7 +232,7 @@ async def test_open_windows_are_shown_over_http_and_by_the_command(database_url:
 @pytest.mark.parametrize(
     ("on", "pointer", "told"),
     [
-        ({"key": "${data.x}"}, "/on/key", "add debounce, batch or throttle"),
+        ({"key": "${data.x}"}, "/on/key", "add debounce, batch, throttle, sequence, all_of or absent"),
         ({"debounce": {"quiet": "1s"}, "batch": {"time": "1s"}}, "/on/batch", "does not go with 'debounce'"),
         ({"debounce": {}}, "/on/debounce/quiet", "is missing"),
         ({"batch": {"time": "1s", "size": 0}}, "/on/batch/size", "greater than or equal to 1"),

@@ -10,6 +10,7 @@ from ordinaut.domain import ids, task
 from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.events import Event, NewEvent
 from ordinaut.domain.task import Task, task_stream
+from ordinaut.domain.trigger import PATTERNS
 from ordinaut.intake.intake import Intake
 from ordinaut.log.append import Append
 from ordinaut.log.read import LogFilter, read_log
@@ -17,7 +18,7 @@ from ordinaut.runtime.settings import Settings
 from ordinaut.runtime.system import System, open_system
 from tests.support.running import running
 
-ON = ("where", "input", "key", "debounce", "batch", "throttle")
+ON = ("where", "input", "key", *PATTERNS)
 
 
 @asynccontextmanager

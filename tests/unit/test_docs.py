@@ -16,8 +16,6 @@ from ordinaut.domain import errors
 from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.definition_model import (
     ConcurrencyModel,
-    OnEventModel,
-    OnModel,
     PolicyModel,
     RetryModel,
     StepModel,
@@ -25,6 +23,14 @@ from ordinaut.domain.definition_model import (
 )
 from ordinaut.domain.schedules.spec import FIELDS
 from ordinaut.domain.tool_input import tool_inputs
+from ordinaut.domain.trigger_model import (
+    AbsentModel,
+    OnEventModel,
+    OnModel,
+    OnPartsModel,
+    PartModel,
+    TogetherModel,
+)
 from ordinaut.runtime.metrics import REGISTRY
 from ordinaut.work.tools.functions import from_function
 from ordinaut.work.tools.registry import BUILT_IN, Registry
@@ -41,7 +47,10 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_every_field_of_a_task_is_on_the_page() -> None:
-    models = (TaskModel, StepModel, RetryModel, PolicyModel, OnModel, OnEventModel, ConcurrencyModel)
+    models = (
+        TaskModel, StepModel, RetryModel, PolicyModel, OnModel, OnEventModel, ConcurrencyModel, OnPartsModel,
+        PartModel, TogetherModel, AbsentModel,
+    )  # fmt: skip
     fields = {field.alias or name for model in models for name, field in model.model_fields.items()}
     missing = [
         name for name in fields | set(chain(*FIELDS.values())) if not re.search(rf"`[^`]*\b{name}\b", TASKS)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ordinaut.domain.windows import LARGEST, Drop, Held, Pattern, Start, Window, close, collect
+from ordinaut.domain.patterns import LARGEST, Drop, Held, Pattern, Start
+from ordinaut.domain.windows import Window, close, collect
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
