@@ -12,6 +12,7 @@ from ordinaut.api import (
     backfills,
     dead,
     events,
+    handshake,
     health,
     hooks,
     log,
@@ -66,7 +67,7 @@ def create_app(
     app.state.door = door = Door(system, tools, roles, troubles or {})
     for module in (
         tasks, taskcontrol, schedules, refresh, backfills, replays, rehearsals, tool_list, runs, spaces,
-        events, windows, dead, hooks, log, projections, health,
+        events, handshake, windows, dead, hooks, log, projections, health,
     ):  # fmt: skip
         app.router.routes.extend(module.router.routes)
     openapi.describe(app)

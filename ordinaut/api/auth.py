@@ -1,7 +1,8 @@
 """Who asks: `Authorization: Bearer KEY` on everything under /v1.
 
 /health, /metrics and /docs are open: probes and scrapers have no keys, and they tell nothing of any
-task, run or event. A webhook's deliveries are signed instead (hooks.py).
+task, run or event. A webhook's deliveries are signed instead (deliveries.py), and whether events are
+expected may be asked without a key (handshake.py).
 """
 
 from starlette.datastructures import Headers
@@ -17,11 +18,15 @@ _PURE = frozenset({"/v1/schedules/preview", "/v1/triggers/test"})
 
 
 _DELIVERIES = "/v1/hooks/"
+_EVENTS = frozenset({"/v1/events", "/v1/events:batch"})
 
 
-def is_delivery(scope: Scope) -> bool:
-    """Whether the request is a webhook's, which proves itself by a signature."""
-    return bool(scope["method"] == "POST" and scope["path"].startswith(_DELIVERIES))
+def needs_no_key(method: str, path: str) -> bool:
+    """Whether the request is a webhook's, which proves itself by a signature, or asks whether events or
+    deliveries may be sent."""
+    if path.startswith(_DELIVERIES):
+        return method in ("POST", "OPTIONS")
+    return method == "OPTIONS" and path in _EVENTS
 
 
 class Authenticate:
@@ -36,7 +41,8 @@ class Authenticate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its caller, or answer it."""
-        if scope["type"] == "http" and scope["path"].startswith("/v1") and not is_delivery(scope):
+        keyed = scope["type"] == "http" and scope["path"].startswith("/v1")
+        if keyed and not needs_no_key(scope["method"], scope["path"]):
             try:
                 scope["caller"] = await self._caller(scope)
             except OrdinautError as error:

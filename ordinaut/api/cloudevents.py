@@ -14,8 +14,9 @@ from typing import Any, Literal
 from starlette.datastructures import Headers
 
 from ordinaut.api.bodies import INSTANT_HINT, instant
-from ordinaut.api.contents import content_of, media_type
+from ordinaut.api.contents import content_of
 from ordinaut.api.problems import BadRequest, UnsupportedMediaType
+from ordinaut.domain.contents import media_type
 from ordinaut.domain.errors import Fault, OrdinautError
 from ordinaut.domain.jsonvalues import escape, faults_in
 

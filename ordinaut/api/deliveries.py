@@ -11,12 +11,13 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response
 
 from ordinaut.api.bodies import parse_json, read_body
-from ordinaut.api.contents import FORM, content_of, media_type
+from ordinaut.api.contents import content_of
 from ordinaut.api.door import Direct, Door, as_json, door_of
 from ordinaut.api.idempotency import event_name
 from ordinaut.api.positions import POSITION
 from ordinaut.api.problems import BadRequest, SignatureRefused
 from ordinaut.domain import ids
+from ordinaut.domain.contents import FORM, media_type
 from ordinaut.domain.errors import Fault, Invalid, Unavailable
 from ordinaut.domain.hook import Hook, require_existing
 from ordinaut.domain.jsonvalues import faults_in, text_fault
@@ -39,6 +40,7 @@ _BODY = {
 _SAID: dict[Reason, str] = {
     "missing": "the headers with the signature are missing",
     "malformed": "the headers with the signature cannot be read",
+    "asymmetric": "it is signed as `v1a` only, by a private key; the hook's secret verifies `v1`",
     "wrong": "the signature is not one of this body by the hook's secret",
     "old": f"it was signed more than {TOLERANCE_SECONDS} seconds ago",
     "ahead": f"it was signed more than {TOLERANCE_SECONDS} seconds from now",

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from ordinaut.api.auth import needs_no_key
 from ordinaut.domain.definition_model import TaskModel
 
 TEXT = {"type": "string"}
@@ -134,7 +135,6 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             operation["parameters"] = [*named, *operation.get("parameters", [])]
             operation["responses"].pop("422", None)
             if path.startswith("/v1"):
-                delivery = method == "post" and path.startswith("/v1/hooks/")
-                operation["security"] = [] if delivery else [{"key": []}]
+                operation["security"] = [] if needs_no_key(method.upper(), path) else [{"key": []}]
                 operation["responses"]["default"] = problem
     return dict(schema)

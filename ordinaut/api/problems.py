@@ -133,7 +133,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         refused.message = f"there is nothing at {request.url.path}; /docs lists what there is"
     elif error.status_code == 405:
-        allowed = ", ".join(_allowed(request))
+        allowed = ", ".join(allowed_methods(request))
         refused.message = f"{request.method} does not work on {request.url.path}; allowed: {allowed}"
     answer = problem(refused)
     answer.headers.update(error.headers or {})
@@ -142,7 +142,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     return answer
 
 
-def _allowed(request: Request) -> list[str]:
+def allowed_methods(request: Request) -> list[str]:
     """The methods of all routes of the path; the router names those of the first one (RFC 9110, 10.2.1)."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]

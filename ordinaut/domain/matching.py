@@ -4,6 +4,8 @@ An *envelope* is what `where` and `input` of a trigger see: `{data, stream, id, 
 with the attributes when the entry is a CloudEvent (https://github.com/cloudevents/spec, version 1.0).
 """
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from ordinaut.domain.contents import is_json, media_type, text_of
 from ordinaut.domain.expressions import Expression, ExpressionError, Template, truthy
 from ordinaut.domain.jsonvalues import MAX_DEPTH, faults_in
 
@@ -42,9 +45,12 @@ def parse_entry(fields: Mapping[bytes, bytes], *, max_bytes: int = MAX_ENTRY) ->
     """Read the fields of a stream entry.
 
     - one field `data`: JSON; a CloudEvent in it (structured mode) is opened;
-    - fields `ce_specversion`, `ce_type`, …: a CloudEvent in binary mode, its data in the field `data`
-      (JSON unless `ce_datacontenttype` says otherwise) or in the other fields;
+    - fields `ce_specversion`, `ce_type`, …: a CloudEvent in binary mode, its data in the field `data`, in
+      `data_base64`, or in the other fields;
     - anything else: an object of the fields, each a text.
+
+    A CloudEvent's data is JSON where its datacontenttype says so (or says nothing, but for `data_base64`),
+    text where that says so and it is, else its bytes in base64: the same as over HTTP.
 
     Raises BadEntry with the reason.
     """
@@ -62,10 +68,14 @@ def parse_entry(fields: Mapping[bytes, bytes], *, max_bytes: int = MAX_ENTRY) ->
 
 def payload_of(data: Any) -> Payload:
     """What JSON data that came another way (POST /v1/events) holds; opens a CloudEvent as
-    `parse_entry` does. Raises BadEntry when it cannot be stored."""
+    `parse_entry` does, or leaves it as it is where it cannot be opened. Raises BadEntry when it cannot be
+    stored."""
     if faults := faults_in(data):
         raise BadEntry(str(faults[0]))
-    return _open_cloud_event(data)
+    try:
+        return _open_cloud_event(data)
+    except BadEntry:
+        return Payload(data)
 
 
 def entry_time(entry_id: str) -> str:
@@ -153,12 +163,12 @@ def _text(value: bytes, name: bytes | str) -> str:
     return text
 
 
-def _json(raw: bytes) -> Any:
+def _json(raw: bytes, name: str = "the field 'data'") -> Any:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        _text(raw, b"data")
-        raise BadEntry(f"the field 'data' is not JSON: {error}") from error
+        _text(raw, name)
+        raise BadEntry(f"{name} is not JSON: {error}") from error
     # Looking into every value is slow; these say where it is needed at all.
     if _LONG_NUMBER.search(raw):
         # orjson reads integers beyond 64 bits as floats, which would lose digits without a word.
@@ -166,7 +176,7 @@ def _json(raw: bytes) -> Any:
     elif b"\\u0000" not in raw and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return value
     if faults := faults_in(value):
-        raise BadEntry(f"the field 'data' cannot be stored: {faults[0]}")
+        raise BadEntry(f"{name} cannot be stored: {faults[0]}")
     return value
 
 
@@ -176,7 +186,12 @@ def _open_cloud_event(value: Any) -> Payload:
     if not all(isinstance(value.get(key), str) for key in _CLOUD_EVENT):
         return Payload(value)
     attributes = {key: item for key, item in value.items() if key not in ("data", "data_base64")}
-    return Payload(value["data"] if "data" in value else value.get("data_base64"), attributes)
+    encoded = value.get("data_base64")
+    if encoded is None:
+        return Payload(value.get("data"), attributes)
+    if "data" in value:
+        raise BadEntry("the CloudEvent has both `data` and `data_base64`; one of the two")
+    return Payload(_from_base64(encoded, value.get("datacontenttype")), attributes)
 
 
 _CLOUD_EVENT = ("specversion", "type", "source")
@@ -189,9 +204,33 @@ def _binary_cloud_event(fields: Mapping[bytes, bytes]) -> Payload:
         if name.startswith(b"ce_")
     }
     others = {name: value for name, value in fields.items() if not name.startswith(b"ce_")}
-    if set(others) != {b"data"}:
-        texts = {_text(name, "a field name"): _text(value, name) for name, value in others.items()}
-        return Payload(texts or None, attributes)
-    kind = attributes.get("datacontenttype", "application/json").partition(";")[0].strip().lower()
-    is_json = kind.endswith(("/json", "+json"))
-    return Payload(_json(others[b"data"]) if is_json else _text(others[b"data"], b"data"), attributes)
+    content_type = attributes.get("datacontenttype")
+    if others.keys() == {b"data"}:
+        content = _content(others[b"data"], content_type or "application/json", "the field 'data'")
+        return Payload(content, attributes)
+    if others.keys() == {b"data_base64"}:
+        encoded = _text(others[b"data_base64"], b"data_base64")
+        return Payload(_from_base64(encoded, content_type), attributes)
+    texts = {_text(name, "a field name"): _text(value, name) for name, value in others.items()}
+    return Payload(texts or None, attributes)
+
+
+def _from_base64(encoded: Any, content_type: Any) -> Any:
+    """What `data_base64` holds; bytes of which nothing is said stay in base64."""
+    try:
+        raw = base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else None
+    except (binascii.Error, ValueError):
+        raw = None
+    if raw is None:
+        raise BadEntry("'data_base64' is not base64 (RFC 4648, section 4)")
+    return (
+        _content(raw, content_type, "what 'data_base64' holds") if isinstance(content_type, str) else encoded
+    )
+
+
+def _content(raw: bytes, content_type: str, name: str) -> Any:
+    """Data by its media type: JSON, text, or else base64."""
+    if is_json(media_type(content_type)):
+        return _json(raw, name) if raw.strip() else None
+    text = text_of(raw, content_type)
+    return base64.b64encode(raw).decode() if text is None else text

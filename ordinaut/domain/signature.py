@@ -1,7 +1,8 @@
 """Signatures of webhooks: HMAC-SHA256 over the body as it came, in the ways of three kinds of senders.
 
 - `standard`: Standard Webhooks 1.0 (https://www.standardwebhooks.com): `webhook-id`, `webhook-timestamp`,
-  `webhook-signature` with one or more `v1,<base64>`; the secret is base64, mostly behind `whsec_`.
+  `webhook-signature` with one or more `v1,<base64>`; the secret is base64, mostly behind `whsec_`. Signatures
+  by a private key (`v1a`, ed25519) are not verified.
 - `github`: `X-Hub-Signature-256: sha256=<hex>`.
 - `stripe`: `Stripe-Signature: t=<seconds>,v1=<hex>`, several `v1` while a secret is replaced.
 
@@ -18,13 +19,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
-Reason = Literal["missing", "malformed", "wrong", "old", "ahead", "secret"]
-"""Why a delivery is refused; `secret`: the secret to hold it against is not there."""
+Reason = Literal["missing", "malformed", "asymmetric", "wrong", "old", "ahead", "secret"]
+"""Why a delivery is refused; `asymmetric`: it is signed by a private key alone; `secret`: the secret to hold
+it against is not there."""
 
 TOLERANCE_SECONDS = 300
 """How far a signed timestamp may be from now, before or after."""
 
 _PREFIX = "whsec_"
+_KEY_PAIR = ("whpk_", "whsk_")
 # A dot would let the same signed bytes be read as another id, timestamp and body.
 _ID = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,200}")
 _SECONDS = re.compile(r"[0-9]{1,12}")
@@ -34,6 +37,8 @@ def key_of(kind: str, secret: str) -> bytes:
     """The key that a secret of this kind stands for. Raises ValueError (without the secret in it)."""
     if kind != "standard":
         return secret.encode()
+    if secret.startswith(_KEY_PAIR):
+        raise ValueError("is a key for signatures `v1a` (ed25519), and only `v1` is verified here")
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
@@ -84,7 +89,10 @@ def _standard(headers: Mapping[str, str], raw: bytes) -> Signed | Reason:
     if message_id is None or seconds is None or signatures is None:
         return "missing"
     # Of versions that are not known here none can be believed: they are left out.
-    given = [part[3:].encode("latin-1") for part in signatures.split(" ") if part.startswith("v1,")]
+    parts = signatures.split(" ")
+    given = [part[3:].encode("latin-1") for part in parts if part.startswith("v1,")]
+    if not given and any(part.startswith("v1a,") for part in parts):
+        return "asymmetric"
     if not given or not _ID.fullmatch(message_id) or not _SECONDS.fullmatch(seconds):
         return "malformed"
     return f"{message_id}.{seconds}.".encode() + raw, int(seconds), given

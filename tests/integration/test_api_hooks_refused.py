@@ -47,6 +47,7 @@ async def api(database_url: str, redis_url: str) -> AsyncIterator[Served]:
     [
         ("standard", {"webhook-signature": "v1,abc"}, "wrong"),
         ("standard", {"webhook-signature": ""}, "malformed"),
+        ("standard", {"webhook-signature": "v1a,abc"}, "asymmetric"),
         ("standard", {"webhook-id": "msg_2"}, "wrong"),
         ("github", {"X-Hub-Signature-256": "sha256=00"}, "wrong"),
         ("github", {"X-Hub-Signature-256": None}, "missing"),

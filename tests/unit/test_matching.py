@@ -1,5 +1,6 @@
 """Stream entries: how they are read, and which tasks they start."""
 
+import base64
 import json
 from typing import Any
 
@@ -63,6 +64,66 @@ def test_a_cloud_event_in_flat_fields_is_opened() -> None:
     assert parse_entry({**fields, b"amount": b"5"}) == Payload({"amount": "5"}, event)
     text = {**fields, b"ce_datacontenttype": b"text/plain", b"data": b"hello"}
     assert parse_entry(text).data == "hello"
+
+
+CLOUD_EVENT = {"specversion": "1.0", "type": "order.made", "source": "/shop"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "raw", "data"),
+    [
+        ("application/json", b'{"a": 1}', {"a": 1}),
+        ("application/vnd.x+json; charset=utf-8", b'"text"', "text"),
+        ("application/json", b"", None),
+        ("text/plain", "€".encode(), "€"),
+        ("text/plain; charset=iso-8859-1", b"\xe9", "6Q=="),
+        ("text/plain", b"a\x00", "YQA="),
+        ("application/xml", b"<a/>", "<a/>"),
+        ("image/png", b"\x89PNG", "iVBORw=="),
+    ],
+)
+def test_the_data_of_a_cloud_event_is_what_its_type_says_in_every_form(
+    content_type: str, raw: bytes, data: Any
+) -> None:
+    event = {**CLOUD_EVENT, "datacontenttype": content_type}
+    flat = {f"ce_{name}".encode(): value.encode() for name, value in event.items()}
+    encoded = base64.b64encode(raw)
+    expected = Payload(data, event)
+    assert parse_entry({**flat, b"data": raw}) == expected
+    assert parse_entry({**flat, b"data_base64": encoded}) == expected
+    structured = {**event, "data_base64": encoded.decode()}
+    assert parse_entry({b"data": json.dumps(structured).encode()}) == expected
+    assert payload_of(structured) == expected
+
+
+def test_bytes_of_a_cloud_event_of_which_nothing_is_said_stay_in_base64() -> None:
+    structured = {**CLOUD_EVENT, "data_base64": "e30="}
+    assert parse_entry({b"data": json.dumps(structured).encode()}) == Payload("e30=", CLOUD_EVENT)
+    assert parse_entry({b"data": json.dumps({**structured, "data_base64": None}).encode()}).data is None
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"data_base64": "no base64"}, "'data_base64' is not base64"),
+        ({"data_base64": 7}, "'data_base64' is not base64"),
+        ({"data_base64": "e30=", "data": 1}, "both `data` and `data_base64`"),
+        ({"data_base64": "ew==", "datacontenttype": "application/json"}, "'data_base64' holds is not JSON"),
+        ({"data_base64": "/w==", "datacontenttype": "application/json"}, "'data_base64' holds is not UTF-8"),
+        ({"data_base64": "W10=", "datacontenttype": 7}, None),
+    ],
+)
+def test_base64_that_is_none_is_refused_in_a_stream_and_left_alone_where_it_was_accepted(
+    more: dict[str, Any], told: str | None
+) -> None:
+    event = {**CLOUD_EVENT, **more}
+    if told is None:
+        assert parse_entry({b"data": json.dumps(event).encode()}).data == more["data_base64"]
+        return
+    with pytest.raises(BadEntry) as refused:
+        parse_entry({b"data": json.dumps(event).encode()})
+    assert told in str(refused.value)
+    assert payload_of(event).data == event
 
 
 @pytest.mark.parametrize(

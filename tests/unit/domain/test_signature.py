@@ -132,7 +132,9 @@ def test_whatever_is_in_the_headers_is_refused_in_words(kind: str, text: str) ->
         ("standard", {"webhook-timestamp": "1" * 13}, "malformed"),
         ("standard", {"webhook-id": "a.b"}, "malformed"),
         ("standard", {"webhook-id": "x" * 201}, "malformed"),
-        ("standard", {"webhook-signature": "v1a,abc v2,def"}, "malformed"),
+        ("standard", {"webhook-signature": "v2,def"}, "malformed"),
+        ("standard", {"webhook-signature": "v1a,abc v2,def"}, "asymmetric"),
+        ("standard", {"webhook-signature": "v1a,abc v1,def"}, "wrong"),
         ("standard", {"webhook-signature": "v1,"}, "wrong"),
         ("github", {"x-hub-signature-256": None}, "missing"),
         ("github", {"x-hub-signature-256": "sha1=00"}, "malformed"),
@@ -154,8 +156,17 @@ def test_what_is_wrong_with_a_signature_is_told(
 def test_a_signature_among_others_is_found() -> None:
     headers = signed("standard")
     other = "Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc="
-    headers["webhook-signature"] = f"v1,{other} v2,{other} {headers['webhook-signature']} v1,{other}"
+    headers["webhook-signature"] = (
+        f"v1,{other} v1a,{other} v2,{other} {headers['webhook-signature']} v1,{other}"
+    )
     assert judged("standard", headers) is None
+
+
+@pytest.mark.parametrize("secret", ["whpk_TWY=", "whsk_TWY="])
+def test_one_of_a_key_pair_is_no_secret_and_the_error_says_so(secret: str) -> None:
+    with pytest.raises(ValueError, match="`v1a`") as refused:
+        key_of("standard", secret)
+    assert "TWY" not in str(refused.value)
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "", "whsec_not base64", "whsec_Mf"])
