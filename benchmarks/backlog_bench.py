@@ -183,7 +183,10 @@ async def measured(case: Case, tell: Callable[[str], None]) -> list[dict[str, An
             for roles in case.roles:
                 stack.enter_context(running([*serving.program(), "serve", *roles.split()], environment))
             pid = stack.enter_context(running([*serving.program(), "serve", "intake"], environment))
-            seen = await _watched(pid, client, connection, case)
+            try:
+                seen = await _watched(pid, client, connection, case)
+            except psutil.Error as error:
+                raise RuntimeError(f"intake ended on its own: {error}") from error
             if case.roles:
                 await _done(connection, case)
         await _right(connection, case)
