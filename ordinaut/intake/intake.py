@@ -83,6 +83,7 @@ class Intake:
             system.pool, settings.queue_high_water, settings.poll_seconds, lambda: self._requested
         )
         self._reactions = LogEvents(system, self._index, self.pressure)
+        self._windows = Windows(system, self.pressure)
         self.trouble: str | None = None
 
     @property
@@ -107,14 +108,14 @@ class Intake:
 
     @property
     def _requested(self) -> int:
-        return self._recorder.matched + self._reactions.matched
+        return self._recorder.matched + self._reactions.matched + self._windows.requested
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take entries in, and the log's own events; outages of either server are waited out. At the end the
         batch in hand is finished, or left unacknowledged for others when it cannot be."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reactions.run(stop), name="log-events")
-            group.create_task(Windows(self._system).run(stop), name="windows")
+            group.create_task(self._windows.run(stop), name="windows")
             await self._take_entries(stop)
 
     async def _take_entries(self, stop: asyncio.Event) -> None:

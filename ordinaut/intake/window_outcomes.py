@@ -34,6 +34,11 @@ class Outcomes:
         self._decided: list[tuple[Row, Start | Drop, Closing | None]] = []
         self._closed: list[tuple[Row, Closing]] = []
 
+    @property
+    def requested(self) -> int:
+        """How many runs that may ask for."""
+        return sum(isinstance(outcome, Start) for _, outcome, _ in self._decided)
+
     def close(self, row: Row, closing: Closing) -> None:
         """A window ended."""
         self._closed.append((row, closing))

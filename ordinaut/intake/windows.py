@@ -3,22 +3,25 @@
 EventCollected is in the log; who reads on from there takes each into its window, ends the windows whose time
 has come, and appends what follows from it, all in one transaction with the position reached. So nothing is
 counted twice and nothing is lost, wherever the process is cut off. One intake at a time does this; the row's
-lock says which. The windows are rows, and so are their timers.
+lock says which. The windows are rows, and so are their timers. While the queue is full nobody does
+(pressure.py).
 """
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 from time import monotonic
 
 from ordinaut.domain.patterns import Pattern
 from ordinaut.domain.windows import close, collect
 from ordinaut.intake.backlog import Backlog
 from ordinaut.intake.following import follow
+from ordinaut.intake.pressure import LEAST_SECONDS, Pressure
 from ordinaut.intake.window_outcomes import Outcomes, TaskChanged
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
 from ordinaut.runtime.system import System
-from ordinaut.runtime.windows import Row, due, held_of, load, next_due, store, streams_of
+from ordinaut.runtime.windows import Due, Row, due, held_of, load, next_due, store, streams_of
 
 BATCH = 500
 """How many collected events are taken in, or windows ended, in one transaction."""
@@ -44,24 +47,33 @@ SELECT EXISTS (SELECT FROM windows WHERE due_at <= $1)
 
 
 class Windows:
-    """Takes collected events into their windows and ends these, until told to stop."""
+    """Takes collected events into their windows and ends these, until told to stop. `requested` counts the
+    runs that were asked for here."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, pressure: Pressure) -> None:
         self._system = system
+        self._pressure = pressure
         self._backlog = Backlog(system.redis)
         self._waiting: dict[tuple[str, str], float] = {}
+        self._round: tuple[datetime, Due | None] | None = None
+        self.requested = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the log and the clock; outages of PostgreSQL are waited out."""
         await follow(self._system, stop, self.step, what="windows", wait=self._until_due)
 
     async def step(self) -> bool:
-        """Take in the next events, or end the windows that are due when there are none; says whether there
-        may be more to do. Raises what asking PostgreSQL raises; nothing was done then."""
+        """Take in the next events, or end windows that are due when there are none; says whether there may be
+        more to do. Nothing is done while the queue is full. Raises what asking PostgreSQL raises; nothing was
+        done then."""
         try:
             async with self._system.pool.acquire() as connection:
                 if not await connection.fetchval(_TO_DO, self._system.time.now()):
                     return False  # most of the time, so nothing is locked
+            if await self._pressure.hold():
+                # Nothing is read from the streams either: it is not they who keep windows waiting.
+                self._waiting.clear()
+                return False
             async with self._system.pool.acquire() as connection, connection.transaction():
                 await connection.execute(_LET_GO)
                 position = await connection.fetchval(
@@ -92,12 +104,14 @@ class Windows:
         await connection.execute(
             "UPDATE log_readers SET position = $1 WHERE name = 'windows'", events[-1].position
         )
-        await outcomes.append(connection)
+        await self._append(connection, outcomes)
         return True
 
     async def _end_due(self, connection: Connection, position: int) -> bool:
-        now = self._system.time.now()
-        rows = await due(connection, now, BATCH)
+        """End some of the windows that are due. They are gone through in rounds, the oldest first: those that
+        wait for their streams are passed over, and looked at again in the next round."""
+        now, behind = self._round or (self._system.time.now(), None)
+        rows = await due(connection, now, BATCH, behind)
         streams = await streams_of(connection, rows)
         self._backlog.forget()
         moved: list[Row] = []
@@ -118,14 +132,19 @@ class Windows:
                     outcomes.close(row, closing)
             if window is not row.window:
                 moved.append(replace(row, window=window))
-        if not moved:
-            return False
-        # What the streams were asked about may have been collected since the log was read.
-        if await connection.fetch(_NEWS, position, 1):
-            return True
-        await store(connection, moved)
+        if moved:
+            # What the streams were asked about may have been collected since the log was read.
+            if await connection.fetch(_NEWS, position, 1):
+                return True
+            await store(connection, moved)
+            await self._append(connection, outcomes)
+        over = len(rows) < BATCH
+        self._round = None if over else (now, rows[-1].due)
+        return not over
+
+    async def _append(self, connection: Connection, outcomes: Outcomes) -> None:
         await outcomes.append(connection)
-        return len(rows) == BATCH
+        self.requested += outcomes.requested
 
     def _waits_on(self, row: Row) -> bool:
         """Whether there is patience left with a window's streams."""
@@ -133,7 +152,10 @@ class Windows:
         return monotonic() - since < PATIENCE_SECONDS
 
     async def _until_due(self) -> float:
-        """Seconds until the next window is due; those that are due by now wait for their streams."""
+        """Seconds until the next window is due; those that are due by now wait for their streams, or for room
+        in the queue."""
+        if self._pressure.held:
+            return LEAST_SECONDS
         async with self._system.pool.acquire() as connection:
             at = await next_due(connection)
         if at is None:

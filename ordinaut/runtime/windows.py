@@ -12,6 +12,9 @@ from ordinaut.domain.windows import Window, collect
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
 
+Due = tuple[datetime, str, str]
+"""The place of a window among those that are due: when it is, its task's id and its key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -22,6 +25,12 @@ class Row:
     space: str
     task: str
     window: Window | None = None
+
+    @property
+    def due(self) -> Due:
+        """Its place among those that are due. Only of one that is open."""
+        assert self.window is not None
+        return (self.window.due_at, self.task_id, self.key)
 
 
 async def load(connection: Connection, names: Collection[tuple[str, str]]) -> dict[tuple[str, str], Row]:
@@ -34,11 +43,14 @@ async def load(connection: Connection, names: Collection[tuple[str, str]]) -> di
     return {(str(row["task_id"]), row["key"]): _row(row) for row in rows}
 
 
-async def due(connection: Connection, now: datetime, limit: int) -> list[Row]:
-    """At most `limit` windows whose time has come, the oldest first."""
+async def due(connection: Connection, now: datetime, limit: int, behind: Due | None = None) -> list[Row]:
+    """At most `limit` windows whose time has come, the oldest first; those that come behind a place."""
     rows = await connection.fetch(
-        "SELECT * FROM windows WHERE due_at <= $1 ORDER BY due_at, task_id, key LIMIT $2", now, limit
-    )
+        """SELECT * FROM windows
+            WHERE due_at <= $1 AND ($3::timestamptz IS NULL OR (due_at, task_id, key) > ($3, $4::uuid, $5))
+            ORDER BY due_at, task_id, key LIMIT $2""",
+        now, limit, *(behind or (None, None, None)),
+    )  # fmt: skip
     return [_row(row) for row in rows]
 
 

@@ -120,6 +120,29 @@ async def test_a_full_queue_holds_reactions_to_the_log_back_and_none_is_lost(
         assert await asked_for() == paused
 
 
+async def test_a_full_queue_holds_windows_back_and_their_patience_with_streams_too(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ordinaut.intake.windows.PATIENCE_SECONDS", 0.3)
+    async with a_system(database_url, redis_url, queue_high_water=1) as system:
+        await listen(system, "load", batch={"size": 100, "time": "2s"})
+        await listen(system, "fills", "letters")
+        async with an_intake(system) as intake:
+            await system.redis.xadd("orders", {"data": "1"})
+            await eventually(lambda: system.pool.fetchval("SELECT count(*) FROM windows"))
+            await system.redis.xadd("letters", {"data": "1"})
+            await eventually(lambda: intake.pressure.held)
+            # Within the window, and not read before it is over.
+            await system.redis.xadd("orders", {"data": "2"})
+            over = "SELECT count(*) FROM windows WHERE due_at < now() - interval '1 second'"
+            await eventually(lambda: system.pool.fetchval(over))
+            assert len(await events(system, "RunRequested")) == 1
+            await finish(system, 1)
+            await eventually(lambda: events(system, "WindowClosed"))
+        (_, run) = await events(system, "RunRequested")
+        assert run.data["input"] == [1, 2]
+
+
 async def test_of_a_long_backlog_little_is_pending_and_no_more_runs_wait_than_may(
     database_url: str, redis_url: str
 ) -> None:

@@ -17,7 +17,7 @@ from ordinaut.runtime.system import System
 from tests.support.api import KEY, PIPELINE, running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, happen, listen
+from tests.support.listening import a_system, an_intake, events, happen, listen, roomy
 from tests.support.windows import add, folded, old, read_everything, runs, settle, table
 
 ORDER_PAID: dict[str, Any] = {
@@ -211,7 +211,7 @@ async def test_each_event_is_decided_on_once_however_often_the_process_is_cut_of
 
             await eventually(collected, timeout=20)
         for _ in range(15):
-            cut = [asyncio.create_task(Windows(system).step()) for _ in range(2)]
+            cut = [asyncio.create_task(Windows(system, roomy(system)).step()) for _ in range(2)]
             await asyncio.sleep(chance.random() * 0.02)
             for one in cut:
                 one.cancel()

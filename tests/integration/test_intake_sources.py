@@ -13,7 +13,6 @@ from ordinaut.domain.events import Event, NewEvent
 from ordinaut.domain.request import MAX_DEPTH
 from ordinaut.domain.task import Task
 from ordinaut.intake.log_events import LogEvents
-from ordinaut.intake.pressure import Pressure
 from ordinaut.log.append import Append
 from ordinaut.runtime.streams import streams_of
 from ordinaut.runtime.system import System
@@ -21,7 +20,7 @@ from ordinaut.runtime.triggers import TriggerIndex
 from ordinaut.work.tools.registry import BUILT_IN, Registry
 from ordinaut.work.worker import Worker
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, happen, listen
+from tests.support.listening import a_system, an_intake, events, happen, listen, roomy
 from tests.support.running import running
 
 READ = "SELECT position FROM log_readers WHERE name = 'events'"
@@ -114,8 +113,7 @@ async def test_what_redis_takes_for_a_pattern_of_its_own_means_itself(
 
 def a_reader(system: System, index: TriggerIndex | None = None) -> LogEvents:
     """What reads the log for tasks, with room in the queue for all that it finds."""
-    roomy = Pressure(system.pool, 1_000_000, 60, lambda: 0)
-    return LogEvents(system, index or TriggerIndex(system.pool), roomy)
+    return LogEvents(system, index or TriggerIndex(system.pool), roomy(system))
 
 
 async def react(system: System, name: str, event: str, space: str = "default", **on: Any) -> Task:

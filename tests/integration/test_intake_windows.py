@@ -17,7 +17,7 @@ from ordinaut.runtime.windows import rebuild
 from tests.support.api import KEY, PIPELINE, running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, happen, listen
+from tests.support.listening import a_system, an_intake, events, happen, listen, roomy
 from tests.support.windows import add, as_json, folded, old, read_everything, runs, settle, table
 
 
@@ -95,7 +95,7 @@ async def test_each_event_is_in_one_run_however_often_the_process_is_cut_off(
 
             await eventually(collected, timeout=20)
         for _ in range(15):
-            cut = [asyncio.create_task(Windows(system).step()) for _ in range(2)]
+            cut = [asyncio.create_task(Windows(system, roomy(system)).step()) for _ in range(2)]
             await asyncio.sleep(chance.random() * 0.02)
             for one in cut:
                 one.cancel()
@@ -156,6 +156,37 @@ async def test_a_window_that_is_due_waits_for_what_the_stream_still_holds(
         async with an_intake(system):
             found = await runs(system, 1)
         assert [run.data["input"] for run in found] == [[0, 1]]
+
+
+async def test_windows_that_wait_for_their_stream_keep_no_others_waiting(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def idle(self: Windows, stop: asyncio.Event) -> None:
+        await stop.wait()
+
+    monkeypatch.setattr("ordinaut.intake.windows.BATCH", 5)
+    async with a_system(database_url, redis_url) as system:
+        minute = {"size": 100, "time": "60s"}
+        await old(system, "waits", key="${data}", batch=minute)
+        await old(system, "goes", stream="letters", key="${data}", batch=minute)
+        await add(system, "orders", *((n, n) for n in range(12)))
+        await add(system, "letters", *((20 + n, n) for n in range(12)))
+        with monkeypatch.context() as patched:
+            patched.setattr(Windows, "run", idle)
+            async with an_intake(system):
+
+                async def collected() -> bool:
+                    return len(await events(system, "EventCollected")) == 24
+
+                await eventually(collected, timeout=20)
+                await eventually(lambda: read_everything(system), timeout=20)
+        await add(system, "orders", (30, "unread"))
+        await settle(system)
+        assert [run.data["name"] for run in await events(system, "RunRequested")] == ["goes"] * 12
+        waiting = await table(system)
+        assert len(waiting) == 12
+        async with an_intake(system):
+            await runs(system, 25)
 
 
 @pytest.mark.parametrize("state", ["paused", "retired"])

@@ -9,11 +9,10 @@ from ordinaut.domain import task
 from ordinaut.domain.events import Event
 from ordinaut.domain.ids import replayed_run_id, system_run_id, task_id
 from ordinaut.intake.log_events import LogEvents
-from ordinaut.intake.pressure import Pressure
 from ordinaut.runtime.triggers import TriggerIndex
 from tests.support.api import PIPELINE, Served, pointers, running_api
 from tests.support.eventually import eventually
-from tests.support.listening import events, happen, listen
+from tests.support.listening import events, happen, listen, roomy
 from tests.support.replaying import at_work, ended, runs
 
 ALARM = task_id("default", "alarm")
@@ -51,8 +50,7 @@ async def replayed(api: Served, status: int = 202, **body: Any) -> Any:
 
 async def react(api: Served) -> None:
     """Let the reader of the log read on to its end."""
-    roomy = Pressure(api.system.pool, 1_000_000, 60, lambda: 0)
-    reader = LogEvents(api.system, TriggerIndex(api.system.pool), roomy)
+    reader = LogEvents(api.system, TriggerIndex(api.system.pool), roomy(api.system))
     while await reader.step():
         pass
 

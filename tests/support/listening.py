@@ -12,6 +12,7 @@ from ordinaut.domain.events import Event, NewEvent
 from ordinaut.domain.task import Task, task_stream
 from ordinaut.domain.trigger import PATTERNS
 from ordinaut.intake.intake import Intake
+from ordinaut.intake.pressure import Pressure
 from ordinaut.log.append import Append
 from ordinaut.log.read import LogFilter, read_log
 from ordinaut.runtime.settings import Settings
@@ -35,6 +36,11 @@ async def an_intake(system: System) -> AsyncIterator[Intake]:
     intake = Intake(system)
     async with running(intake):
         yield intake
+
+
+def roomy(system: System) -> Pressure:
+    """Flow control that never holds anything back."""
+    return Pressure(system.pool, 1_000_000_000, 3600, lambda: 0)
 
 
 async def listen(

@@ -11,7 +11,7 @@ from ordinaut.intake.windows import Windows
 from ordinaut.runtime.system import System
 from ordinaut.runtime.windows import Row, fold_log, load
 from tests.support.eventually import eventually
-from tests.support.listening import events, listen, read_to_the_end
+from tests.support.listening import events, listen, read_to_the_end, roomy
 
 BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
 """The entries of these tests are so old that every window is due when they have been read."""
@@ -49,7 +49,7 @@ async def runs(system: System, number: int) -> list[Event]:
 
 async def settle(system: System) -> None:
     """Take everything in and end what is due."""
-    windows = Windows(system)
+    windows = Windows(system, roomy(system))
     while await windows.step():
         pass
 
