@@ -20,6 +20,9 @@ Reason = Literal[
 LARGEST = 10_000
 """The most events a window holds; it ends with that many."""
 
+MOST_WAITING = 1000
+"""The most it holds where the pattern has parts: each event that leaves it is looked for among the others."""
+
 AFTER, EXPECTED = "after", "expected"
 """The parts of `absent`: what opens the wait, and what does not come."""
 
@@ -49,6 +52,11 @@ class Pattern:
     def starts_at_once(self) -> bool:
         """Whether events start their runs when they come, and none is held."""
         return self.kind == "throttle" and not self.last
+
+    @property
+    def most(self) -> int:
+        """The most events a window holds."""
+        return MOST_WAITING if self.parts else LARGEST
 
     def continues(self, other: "Pattern") -> bool:
         """Whether events that were collected under `other` mean the same under this one."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ordinaut.domain.parts import decide
-from ordinaut.domain.patterns import LARGEST, Closing, Drop, Held, Pattern, Reason, Start
+from ordinaut.domain.patterns import Closing, Drop, Held, Pattern, Reason, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def collect(window: Window | None, pattern: Pattern, event: Held) -> Step:
     left: Window | None = Window(pattern, (*held[:at], event, *held[at:]))
     while left is not None:
         members, deadline = left.first()
-        full = len(members) >= pattern.size or len(left.held) >= LARGEST
+        full = len(members) >= pattern.size or len(left.held) >= pattern.most
         # Time goes by the latest event there is: what is late by more has its window behind it.
         if not full and left.held[-1].at <= deadline + timedelta(seconds=pattern.lateness):
             break
@@ -122,7 +122,8 @@ def close(window: Window, reason: Reason | None = None) -> tuple[Closing | None,
 def _close_first(window: Window, reason: Reason | None) -> tuple[Closing, Window | None]:
     """End what is decided first in a window of a pattern with parts."""
     pattern, decision = window.pattern, decide(window.pattern, window.held)
-    rest = tuple(one for one in window.held if one not in decision.members)
+    leaving = {one.position for one in decision.members}
+    rest = tuple(one for one in window.held if one.position not in leaving)
     outcomes = decision.outcomes
     if reason is not None and decision.reason == "absent":
         # Ended before its time, nobody knows whether what was expected would have come.

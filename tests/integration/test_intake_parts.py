@@ -39,10 +39,13 @@ async def skipped(system: System) -> dict[str, list[Any]]:
 
 
 async def all_decided(system: System) -> None:
-    """Wait until nothing waits."""
+    """Wait until everything has been read and nothing waits."""
 
     async def done() -> bool:
-        return await read_everything(system) and await table(system) == {}
+        read = await read_everything(system)
+        position = await system.pool.fetchval("SELECT position FROM log_readers WHERE name = 'windows'")
+        collected = await events(system, "EventCollected")
+        return read and collected[-1].position <= position and await table(system) == {}
 
     await eventually(done, timeout=20)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ordinaut.domain.patterns import LARGEST, Closing, Drop, Held, Kind, Pattern, Start
+from ordinaut.domain.patterns import MOST_WAITING, Closing, Drop, Held, Kind, Pattern, Start
 from ordinaut.domain.windows import Window, close, collect
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -190,11 +190,13 @@ def test_a_heartbeat_ends_the_wait_of_the_one_before_and_begins_its_own() -> Non
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("reason", "number"), [("too_many", LARGEST), ("changed", 1)])
+@pytest.mark.parametrize(("reason", "number"), [("too_many", MOST_WAITING), ("changed", 1)])
 def test_a_wait_that_is_ended_before_its_time_starts_nothing_and_says_so(reason: str, number: int) -> None:
     window = Window(HEARTBEAT, tuple(held(n, 0, "after") for n in range(number - 1 or 1)))
     pattern = HEARTBEAT if reason == "too_many" else Pattern("sequence", within=9.0, parts=PARTS)
-    step = collect(window, pattern, held(LARGEST, 1, "after" if reason == "too_many" else "a"))
+    step = collect(window, pattern, held(MOST_WAITING, 1, "after" if reason == "too_many" else "a"))
     (closing,) = step.closings
     assert closing.outcomes == (Drop(window.held[0], reason),)
-    assert step.window is not None and held(LARGEST, 1).position in {one.position for one in step.window.held}
+    assert step.window is not None and held(MOST_WAITING, 1).position in {
+        one.position for one in step.window.held
+    }
