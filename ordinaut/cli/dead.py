@@ -93,4 +93,4 @@ def _print(found: Mapping[str, Any], *, as_json: bool) -> None:
     for name, value in (found["entry"] or {}).items():
         console.print(f"  [dim]{escape(name)}[/] {escape(value)}")
     if found["shortened"]:
-        console.print("  [dim](the log holds the entry only shortened)[/]")
+        console.print("  [dim](shortened: the log does not hold the entry whole)[/]")

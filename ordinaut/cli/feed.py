@@ -120,9 +120,8 @@ class Feed:
                 return f"[red]event refused[/]: {brief(data.get('reason'))}"
             case "HookRefused":
                 reasons = ", ".join(data["reasons"])
-                return (
-                    f"[red]{data['count']} deliveries refused[/]: webhook {escape(data['name'])} ({reasons})"
-                )
+                refused = "1 delivery" if data["count"] == 1 else f"{data['count']} deliveries"
+                return f"[red]{refused} refused[/]: webhook {escape(data['name'])} ({reasons})"
         mark = MARKS.get(event.type)
         return mark.format(step=escape(str(data.get("step", "")))) if mark else None
 

@@ -94,7 +94,7 @@ def build(system: System, names: Sequence[str]) -> dict[str, Role]:
         from ordinaut.intake.intake import Intake
 
         roles["intake"] = intake = Intake(system)
-        troubles["intake"] = lambda: intake.trouble or intake.pressure.trouble
+        troubles["intake"] = lambda: intake.trouble or intake.unreadable or intake.pressure.trouble
     if "worker" in names:
         from ordinaut.work.worker import Worker
 

@@ -24,9 +24,9 @@ class DeadLetter:
     """A dead letter as its events up to `stream_version` make it.
 
     `entry_id` is the id within `stream`. `task_id` and `task` are None where the rejection concerned the
-    entry as such. `fields` are the entry's as the log holds them, perhaps shortened; `digest` that of all of
-    them. `history` tells of deliveries that came to nothing. `decided_*` is who requeued or dropped it last,
-    `decided_in` the correlation of that.
+    entry as such. `fields` are the entry's in their order, as the log holds them, perhaps shortened; `digest`
+    that of all of them. `history` tells of deliveries that came to nothing. `decided_*` is who requeued or
+    dropped it last, `decided_in` the correlation of that.
     """
 
     id: str
@@ -83,7 +83,9 @@ def evolve(letter: DeadLetter, event: Event) -> None:
             letter.task_id, letter.task = data.get("task"), data.get("name")
             letter.reason, letter.rejected_at = data["reason"], event.at
             letter.history = data.get("history", letter.history)
-            letter.fields = data.get("entry", letter.fields)
+            if "entry" in data:
+                entry = data["entry"]
+                letter.fields = {name: entry[name] for name in data.get("order", entry)}
             letter.digest = data.get("digest", letter.digest)
             letter.state = "dead"
             letter.rejections += 1

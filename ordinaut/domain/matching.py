@@ -168,6 +168,8 @@ def _json(raw: bytes, name: str = "the field 'data'") -> Any:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         _text(raw, name)
+        if "depth" in error.msg:
+            raise BadEntry(f"{name} is nested too deeply; at most {MAX_DEPTH} levels are allowed") from error
         raise BadEntry(f"{name} is not JSON: {error}") from error
     # Looking into every value is slow; these say where it is needed at all.
     if _LONG_NUMBER.search(raw):

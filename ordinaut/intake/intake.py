@@ -107,6 +107,11 @@ class Intake:
         return self._recorder.rejected
 
     @property
+    def unreadable(self) -> str | None:
+        """A sentence while streams that tasks listen to cannot be read."""
+        return sources.unreadable(self._sources.values())
+
+    @property
     def _requested(self) -> int:
         return self._recorder.matched + self._reactions.matched + self._windows.requested
 

@@ -1,6 +1,6 @@
 """One Redis stream as intake reads it: its group made (again)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -22,6 +22,8 @@ from ordinaut.runtime.streams import (
     parse_id,
     unheard_from,
 )
+
+MUST_BE = "the key must be a stream, and the Redis user must be allowed to read it"
 
 logger = structlog.get_logger(__name__)
 
@@ -68,6 +70,15 @@ class Source:
         return milliseconds(created) + self.clock_ahead if created else 0
 
 
+def unreadable(sources: Iterable[Source]) -> str | None:
+    """A sentence on those that cannot be read; None when all can."""
+    wrong = [source for source in sources if source.wrong]
+    if not wrong:
+        return None
+    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return f"the stream {wrong[0].stream!r} cannot be read{more}: {wrong[0].wrong}; {MUST_BE}"
+
+
 def text(raw: bytes | str) -> str:
     """What a client gives, whether or not it decodes responses, as text."""
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
@@ -99,7 +110,7 @@ async def prepare(redis: Redis, source: Source, listeners: Sequence[Listener], p
         source.wrong = None
     except ResponseError as error:
         if source.wrong != str(error):
-            logger.error("intake.cannot_read_stream", stream=source.stream, reason=str(error))
+            logger.error("intake.cannot_read_stream", stream=source.stream, reason=str(error), hint=MUST_BE)
         source.wrong, source.ready = str(error), False
 
 

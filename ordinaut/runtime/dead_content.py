@@ -36,14 +36,15 @@ async def find_entry(redis: Redis, letter: DeadLetter) -> tuple[Entry, str]:
     if (fields := logged_fields(letter)) is not None:
         return Entry(letter.stream, letter.entry_id, fields), "log"
     if away is not None:
-        raise Unavailable("Redis does not answer, and the log holds the entry only shortened") from away
+        raise Unavailable("Redis does not answer, and the log does not hold the entry whole") from away
     raise NotPossible(
-        "the entry is no longer in its stream nor in ordinaut:dead, and the log holds it only shortened"
+        "the entry is no longer in its stream nor in ordinaut:dead, and the log does not hold it whole (what"
+        " is large, or no text, is shortened there); drop the letter, or add the entry to its stream again"
     )
 
 
 def logged_fields(letter: DeadLetter) -> dict[bytes, bytes] | None:
-    """The fields as the log has them; None when it has them only shortened."""
+    """The fields as the log has them; None when it does not have them whole."""
     if letter.fields is None or letter.digest is None:
         return None
     fields = {name.encode(): value.encode() for name, value in letter.fields.items()}

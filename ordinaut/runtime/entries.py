@@ -137,7 +137,9 @@ def reject(
         data |= {"task": task.id, "name": task.name}
     if history is not None:
         data["history"] = history.public()
-    data["entry"] = _shown(entry.fields)
+    data["entry"] = shown = _shown(entry.fields)
+    if len(shown) > 1:
+        data["order"] = list(shown)  # jsonb has one of its own, and the digest is of the entry's
     if fields:
         data["digest"] = fields
     event = NewEvent("EventRejected", data)

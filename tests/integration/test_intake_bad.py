@@ -80,9 +80,12 @@ async def test_a_key_that_is_no_stream_is_left_alone_until_it_is_one(
         await system.redis.xadd("parcels", {"data": "1"})
         await eventually(lambda: intake.matched == 1)
         assert await system.redis.get("orders") == b"a text"
+        told = str(intake.unreadable)
+        assert "'orders' cannot be read: WRONGTYPE" in told and "must be a stream" in told
         await system.redis.delete("orders")
         await system.redis.xadd("orders", {"data": "2"})
         await eventually(lambda: intake.matched == 2)
+        assert intake.unreadable is None
 
 
 async def test_a_stream_that_becomes_something_else_does_not_hold_the_others_up(
