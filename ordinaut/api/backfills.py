@@ -10,7 +10,7 @@ from ordinaut.api import openapi
 from ordinaut.api.bodies import flag_field, instant_field, text_field
 from ordinaut.api.door import Answer, Command, Direct, Door, caller_of, command, door_of, query, recorded
 from ordinaut.api.queries import Query, to_cursor
-from ordinaut.api.taskcommands import TRIES, contended, id_of, load_task, looks_like_id
+from ordinaut.api.taskcommands import id_of, load_task, looks_like_id
 from ordinaut.domain import backfill as decisions
 from ordinaut.domain.backfill import (
     MOST_PARALLEL,
@@ -80,26 +80,25 @@ async def begin(command: Command, find: Find, *, dry: bool) -> Answer:
     """Begin a backfill of the task that the path names; `dry`: only show what it would do."""
     name_or_id = command.request.path_params["name_or_id"]
     backfill_id = command.fresh_id()
-    for _ in range(TRIES):
-        task = await load_task(command.door, command.space, name_or_id)
-        require_existing(task, task.name)
-        wanted, found = await find(task)
-        if dry:
-            return Answer(200, _plan(task, wanted, found))
-        item = command.append(
-            backfill_stream(backfill_id),
-            0,
-            decisions.request(task, wanted, found),
-            requires={task_stream(task.id): task.stream_version},
-        )
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict as conflict:
-            if conflict.stream == item.stream:  # this request was here before, and got so far
-                return _begun(await _load(command.door, command.space, backfill_id), None)
-            continue
-        return _begun(fold(backfill_id, recorded(item, appended)), appended.position)
-    raise contended(name_or_id)
+    task = await load_task(command.door, command.space, name_or_id)
+    require_existing(task, task.name)
+    wanted, found = await find(task)
+    if dry:
+        return Answer(200, _plan(task, wanted, found))
+    item = command.append(
+        backfill_stream(backfill_id),
+        0,
+        decisions.request(task, wanted, found),
+        requires={task_stream(task.id): task.stream_version},
+    )
+    try:
+        appended = await command.system.appender.append(item)
+    except VersionConflict as conflict:
+        if conflict.stream != item.stream:
+            raise
+        # This request was here before, and got so far.
+        return _begun(await _load(command.door, command.space, backfill_id), None)
+    return _begun(fold(backfill_id, recorded(item, appended)), appended.position)
 
 
 def _between(body: Mapping[str, Any], now: datetime) -> tuple[datetime, datetime]:
@@ -219,22 +218,17 @@ async def get_backfill(request: Request) -> dict[str, Any]:
 async def stop_backfill(command: Command) -> Answer:
     """Ask for no more of a backfill's runs; those under way go on. Stopping twice changes nothing."""
     reason = text_field(command.body(("reason",)), "reason")
-    for _ in range(TRIES):
-        backfill = await _load(command.door, command.space, command.request.path_params["backfill_id"])
-        events = decisions.stop(backfill, reason)
-        if not events:
-            return Answer(200, await _public(command.door, backfill))
-        item = command.append(
-            backfill_stream(backfill.id), backfill.stream_version, events, correlation=backfill.correlation
-        )
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict:
-            continue
-        for event in recorded(item, appended):
-            evolve(backfill, event)
-        return Answer(200, await _public(command.door, backfill), appended.position)
-    raise NotPossible("the backfill keeps moving on; try again")
+    backfill = await _load(command.door, command.space, command.request.path_params["backfill_id"])
+    events = decisions.stop(backfill, reason)
+    if not events:
+        return Answer(200, await _public(command.door, backfill))
+    item = command.append(
+        backfill_stream(backfill.id), backfill.stream_version, events, correlation=backfill.correlation
+    )
+    appended = await command.system.appender.append(item)
+    for event in recorded(item, appended):
+        evolve(backfill, event)
+    return Answer(200, await _public(command.door, backfill), appended.position)
 
 
 async def _load(door: Door, space: str, backfill_id: str) -> Backfill:

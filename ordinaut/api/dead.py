@@ -9,10 +9,10 @@ from ordinaut.api.bodies import text_field
 from ordinaut.api.door import Answer, Command, Direct, caller_of, command, door_of, query
 from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query, to_cursor
-from ordinaut.api.taskcommands import TRIES, id_of, looks_like_id
+from ordinaut.api.taskcommands import id_of, looks_like_id
 from ordinaut.domain import deadletter
 from ordinaut.domain.deadletter import STATES, DeadLetter, letter_stream
-from ordinaut.domain.errors import Invalid, NotFound, NotPossible, VersionConflict
+from ordinaut.domain.errors import Invalid, NotFound
 from ordinaut.runtime.dead import load_letter, requeue
 from ordinaut.runtime.dead_content import forget_copies, logged_fields
 from projections import dead_letters
@@ -90,20 +90,15 @@ async def drop_dead_letter(command: Command) -> Answer:
     if text is None or not text.strip():
         raise BadRequest.query("reason", "must be given", REASON_HINT)
     letter_id = _id(command.request)
-    for _ in range(TRIES):
-        letter = await load_letter(command.system, command.space, letter_id)
-        events = deadletter.drop(letter, text)
-        if not events:
-            return Answer(200, _public(letter))
-        item = command.append(letter_stream(letter_id), letter.stream_version, events)
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict:
-            continue
-        letter = await load_letter(command.system, command.space, letter_id)
-        await forget_copies(command.system.redis, letter)
-        return Answer(200, _public(letter), appended.position)
-    raise NotPossible("others keep deciding on it; try again")
+    letter = await load_letter(command.system, command.space, letter_id)
+    events = deadletter.drop(letter, text)
+    if not events:
+        return Answer(200, _public(letter))
+    item = command.append(letter_stream(letter_id), letter.stream_version, events)
+    appended = await command.system.appender.append(item)
+    letter = await load_letter(command.system, command.space, letter_id)
+    await forget_copies(command.system.redis, letter)
+    return Answer(200, _public(letter), appended.position)
 
 
 def _id(request: Request) -> str:

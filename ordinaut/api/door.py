@@ -8,7 +8,7 @@ the caller has seen.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from ordinaut.api.idempotency import Idempotency, fingerprint
 from ordinaut.api.positions import POSITION, Positions
 from ordinaut.api.problems import BadRequest, problem, unexpected
 from ordinaut.domain import ids
-from ordinaut.domain.errors import OrdinautError
+from ordinaut.domain.errors import NotPossible, OrdinautError, VersionConflict
 from ordinaut.domain.events import SCHEMA_VERSION, Event, NewEvent
 from ordinaut.domain.tool_input import ToolInput, tool_inputs
 from ordinaut.log.append import Append, Appended
@@ -38,6 +38,9 @@ REQUEST_ID = "X-Request-Id"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,200}")
+
+TRIES = 20
+"""How often a command is decided anew because others were first."""
 
 Trouble = Callable[[], str | None]
 """Asked for what is wrong with a part of the process: a sentence, or None when all is well."""
@@ -101,7 +104,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Command:
     """One request to change something, and in whose name. `key` is its Idempotency-Key; `now` the
-    database's time, never ahead of it, the same for every attempt under the same key."""
+    database's time, never ahead of it, the same for every attempt under the same key. `attempt` counts how
+    often others were first with what it appended."""
 
     door: Door
     request: Request
@@ -111,6 +115,7 @@ class Command:
     correlation: str
     key: str | None
     seed_ms: int
+    attempt: int = 0
 
     @property
     def system(self) -> System:
@@ -211,7 +216,11 @@ def _named_after(endpoint: Endpoint, handler: Callable[..., Any]) -> Endpoint:
 
 
 def command(handler: Handler) -> Endpoint:
-    """An endpoint that carries out a command: body, ids, Idempotency-Key, position."""
+    """An endpoint that carries out a command: body, ids, Idempotency-Key, position.
+
+    A handler loads, decides and appends. When somebody else was first (its append raises `VersionConflict`,
+    and nothing was changed) it does all of that again.
+    """
 
     async def endpoint(request: Request) -> Response:
         door, caller = door_of(request), caller_of(request)
@@ -262,13 +271,22 @@ def _header_id(request: Request, name: str) -> str | None:
 
 
 async def _answer(handler: Handler, asked: Command) -> Response:
-    answer = await handler(asked)
+    answer = await _decided(handler, asked)
     position = answer.position
     if position is None:
         async with asked.system.pool.acquire() as connection:
             position = await head(connection)
     headers = {POSITION: str(position), REQUEST_ID: asked.request_id, **answer.headers}
     return as_json(answer.body, answer.status, headers)
+
+
+async def _decided(handler: Handler, asked: Command) -> Answer:
+    for attempt in range(TRIES):
+        try:
+            return await handler(replace(asked, attempt=attempt) if attempt else asked)
+        except VersionConflict as conflict:
+            stream = conflict.stream
+    raise NotPossible(f"others keep changing {stream[:150]}; try again")
 
 
 async def _run_to_answer(handler: Handler, asked: Command) -> Response:

@@ -11,9 +11,8 @@ from ordinaut.api.deliveries import path_of
 from ordinaut.api.deliveries import router as deliveries
 from ordinaut.api.door import Answer, Command, Direct, Door, caller_of, command, door_of, query, recorded
 from ordinaut.api.queries import Query, to_cursor
-from ordinaut.api.taskcommands import TRIES
 from ordinaut.domain import hook as decisions
-from ordinaut.domain.errors import Fault, Forbidden, Invalid, NotFound, NotPossible, VersionConflict
+from ordinaut.domain.errors import Fault, Forbidden, Invalid, NotFound
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.hook import KINDS, MOST_SECRETS, Hook, evolve, hook_stream, require_existing
 from ordinaut.runtime.hooks import all_hooks, load_hook, read_key
@@ -103,20 +102,15 @@ async def _change(
 ) -> tuple[bool, Hook, int | None]:
     """Decide by the hook as it is, and append: whether it was there, the hook, and the position."""
     name = command.request.path_params["name"]
-    for _ in range(TRIES):
-        hook = await _load(command.door, command.space, name)
-        before, events = hook.exists, decide(hook)
-        if not events:
-            return before, hook, None
-        item = command.append(hook_stream(command.space, name), hook.version, events)
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict:
-            continue
-        for event in recorded(item, appended):
-            evolve(hook, event)
-        return before, hook, appended.position
-    raise NotPossible(f"others keep changing the hook {name[:80]!r}; try again")
+    hook = await _load(command.door, command.space, name)
+    before, events = hook.exists, decide(hook)
+    if not events:
+        return before, hook, None
+    item = command.append(hook_stream(command.space, name), hook.version, events)
+    appended = await command.system.appender.append(item)
+    for event in recorded(item, appended):
+        evolve(hook, event)
+    return before, hook, appended.position
 
 
 def _require_admin(command: Command) -> None:

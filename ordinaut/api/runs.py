@@ -11,9 +11,9 @@ from ordinaut.api import openapi
 from ordinaut.api.bodies import text_field
 from ordinaut.api.door import Answer, Command, Direct, Door, caller_of, command, door_of, query, recorded
 from ordinaut.api.queries import Query, to_cursor
-from ordinaut.api.taskcommands import TRIES, id_of, looks_like_id
+from ordinaut.api.taskcommands import id_of, looks_like_id
 from ordinaut.domain import run as decisions
-from ordinaut.domain.errors import NotFound, NotPossible, VersionConflict
+from ordinaut.domain.errors import NotFound
 from ordinaut.domain.run import Run, evolve, fold, run_stream
 from ordinaut.log.read import read_stream
 from ordinaut.log.wake import CANCELED
@@ -85,27 +85,22 @@ async def get_run(request: Request) -> dict[str, Any]:
 async def cancel_run(command: Command) -> Answer:
     """End a run that has not ended; the step under way is given up. Canceling twice changes nothing."""
     reason = text_field(command.body(("reason",)), "reason")
-    for _ in range(TRIES):
-        run = await load_run(command.door, command.space, command.request.path_params["run_id"])
-        events = decisions.cancel(run, reason)
-        if not events:
-            return Answer(200, runs_table.public_run(run))
-        item = command.append(
-            run_stream(run.id),
-            run.stream_version,
-            events,
-            correlation=run.correlation,
-        )
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict:
-            continue
-        await _tell(command.system.pool, run.id)
-        run = replace(run)
-        for event in recorded(item, appended):
-            evolve(run, event)
-        return Answer(200, runs_table.public_run(run), appended.position)
-    raise NotPossible("the run keeps moving on; try again")
+    run = await load_run(command.door, command.space, command.request.path_params["run_id"])
+    events = decisions.cancel(run, reason)
+    if not events:
+        return Answer(200, runs_table.public_run(run))
+    item = command.append(
+        run_stream(run.id),
+        run.stream_version,
+        events,
+        correlation=run.correlation,
+    )
+    appended = await command.system.appender.append(item)
+    await _tell(command.system.pool, run.id)
+    run = replace(run)
+    for event in recorded(item, appended):
+        evolve(run, event)
+    return Answer(200, runs_table.public_run(run), appended.position)
 
 
 async def _tell(pool: asyncpg.Pool, run_id: str) -> None:
@@ -121,15 +116,10 @@ async def _tell(pool: asyncpg.Pool, run_id: str) -> None:
 async def retry_run(command: Command) -> Answer:
     """Open a run that failed, was canceled or was parked again: it goes on behind its last finished step."""
     command.body(())
-    for _ in range(TRIES):
-        run = await load_run(command.door, command.space, command.request.path_params["run_id"])
-        events = decisions.retry(run, command.now)
-        if not events:
-            return Answer(202, {"run": run.id})
-        item = command.append(run_stream(run.id), run.stream_version, events, correlation=run.correlation)
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict:
-            continue
-        return Answer(202, {"run": run.id}, appended.position)
-    raise NotPossible("the run keeps moving on; try again")
+    run = await load_run(command.door, command.space, command.request.path_params["run_id"])
+    events = decisions.retry(run, command.now)
+    if not events:
+        return Answer(202, {"run": run.id})
+    item = command.append(run_stream(run.id), run.stream_version, events, correlation=run.correlation)
+    appended = await command.system.appender.append(item)
+    return Answer(202, {"run": run.id}, appended.position)

@@ -12,7 +12,7 @@ from ordinaut.api.door import Answer, Command, Direct, caller_of, command, door_
 from ordinaut.api.queries import Query
 from ordinaut.domain.definition import Definition
 from ordinaut.domain.durations import parse_duration
-from ordinaut.domain.errors import Forbidden, Invalid, NotFound, NotPossible, VersionConflict
+from ordinaut.domain.errors import Forbidden, Invalid, NotFound, VersionConflict
 from ordinaut.domain.schedules.spec import rule_of
 from ordinaut.domain.space import Space, change, fold, shown, space_stream
 from ordinaut.log.append import append
@@ -22,7 +22,6 @@ from ordinaut.runtime.spaces import too_near
 
 router = APIRouter(prefix="/v1/spaces", tags=["spaces"], route_class=Direct)
 
-_TRIES = 20
 _BODY = {"minimum_interval": {"anyOf": [openapi.DURATION, {"type": "null"}]}, "reason": openapi.TEXT}
 
 
@@ -49,18 +48,17 @@ async def put_space(command: Command) -> Answer:
         )
     body = command.body(("minimum_interval", "reason"), required=("minimum_interval",))
     minimum, reason = _minimum(body), text_field(body, "reason")
-    for _ in range(_TRIES):
-        # Not by group commit: a batch holds what was decided before it, perhaps tasks by the old minimum.
-        async with command.system.pool.acquire() as connection, connection.transaction():
-            space = fold(name, await read_stream(connection, space_stream(name)))
-            events = change(space, minimum, reason)
-            if not events:
-                return Answer(200, _as_answer(space))
-            item = command.append(space_stream(name), space.version, events)
-            (outcome,) = await append(connection, [item])
-        if not isinstance(outcome, VersionConflict):
-            return Answer(200, _as_answer(await command.door.spaces.load(name)), outcome.position)
-    raise NotPossible(f"others keep changing the space {name!r}; try again")
+    # Not by group commit: a batch holds what was decided before it, perhaps tasks by the old minimum.
+    async with command.system.pool.acquire() as connection, connection.transaction():
+        space = fold(name, await read_stream(connection, space_stream(name)))
+        events = change(space, minimum, reason)
+        if not events:
+            return Answer(200, _as_answer(space))
+        item = command.append(space_stream(name), space.version, events)
+        (outcome,) = await append(connection, [item])
+        if isinstance(outcome, VersionConflict):
+            raise outcome
+    return Answer(200, _as_answer(await command.door.spaces.load(name)), outcome.position)
 
 
 async def spaced(

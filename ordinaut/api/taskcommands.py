@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from ordinaut.api.door import Command, Door, recorded
 from ordinaut.api.positions import has_reached
 from ordinaut.domain.definition import Definition, parse_definition
-from ordinaut.domain.errors import Invalid, NotFound, NotPossible, VersionConflict
+from ordinaut.domain.errors import Invalid, NotFound
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.ids import task_id
 from ordinaut.domain.schedules.spec import is_timed, next_kept, rule_of, trigger_of
@@ -24,8 +24,6 @@ from ordinaut.log.database import OUTAGE
 from ordinaut.runtime.streams import open_source
 from projections import tasks as tasks_table
 
-TRIES = 5
-"""How often a command is decided anew when others keep being first."""
 REDIS_SECONDS = 1.0
 
 logger = structlog.get_logger(__name__)
@@ -65,23 +63,13 @@ async def change_task(command: Command, name_or_id: str, decide: Decide) -> tupl
 
     Raises what `decide` raises, and NotFound.
     """
-    for _ in range(TRIES):
-        task = await load_task(command.door, command.space, name_or_id)
-        events = decide(task)
-        if not events:
-            return task, None
-        item = command.append(task_stream(task.id), task.stream_version, events)
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict:
-            continue
-        return after(task, item, appended), appended.position
-    raise contended(name_or_id)
-
-
-def contended(name_or_id: str) -> NotPossible:
-    """The error when others were first every time."""
-    return NotPossible(f"others keep changing the task {name_or_id[:150]!r}; try again")
+    task = await load_task(command.door, command.space, name_or_id)
+    events = decide(task)
+    if not events:
+        return task, None
+    item = command.append(task_stream(task.id), task.stream_version, events)
+    appended = await command.system.appender.append(item)
+    return after(task, item, appended), appended.position
 
 
 def after(task: Task, item: Append, appended: Appended) -> Task:

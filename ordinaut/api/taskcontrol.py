@@ -22,9 +22,6 @@ from projections import tasks as tasks_table
 
 router = APIRouter(prefix="/v1", tags=["tasks"], route_class=Direct)
 
-_TRIES = 20
-"""How often many tasks are decided anew: the more there are, the likelier it is that one has just changed."""
-
 _WHEN = {"until": openapi.INSTANT, "for": openapi.DURATION, "reason": openapi.TEXT}
 _LABELS = {
     "labels": {
@@ -137,24 +134,19 @@ def _labels(body: Mapping[str, Any]) -> dict[str, str]:
 
 async def _change_all(command: Command, labels: dict[str, str], decide: Decide) -> Answer:
     """Append what `decide` makes of each task of the space with these labels: all of it or nothing."""
-    for _ in range(_TRIES):
-        changes: list[tuple[str, Append]] = []
-        already: list[str] = []
-        for task in await _tasks_with(command, labels):
-            if events := decide(task):
-                item = command.append(task_stream(task.id), task.stream_version, events)
-                changes.append((task.name, item))
-            else:
-                already.append(task.name)
-        body = {"changed": [name for name, _ in changes], "already": already}
-        if not changes:
-            return Answer(200, body)
-        try:
-            position = await _append_together(command, [item for _, item in changes])
-        except VersionConflict:
-            continue
-        return Answer(200, body, position)
-    raise NotPossible("others keep changing these tasks; try again")
+    changes: list[tuple[str, Append]] = []
+    already: list[str] = []
+    for task in await _tasks_with(command, labels):
+        if events := decide(task):
+            item = command.append(task_stream(task.id), task.stream_version, events)
+            changes.append((task.name, item))
+        else:
+            already.append(task.name)
+    body = {"changed": [name for name, _ in changes], "already": already}
+    if not changes:
+        return Answer(200, body)
+    position = await _append_together(command, [item for _, item in changes])
+    return Answer(200, body, position)
 
 
 async def _tasks_with(command: Command, labels: dict[str, str]) -> list[Task]:

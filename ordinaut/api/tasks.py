@@ -12,10 +12,8 @@ from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query, to_cursor
 from ordinaut.api.spaces import spaced
 from ordinaut.api.taskcommands import (
-    TRIES,
     after,
     as_answer,
-    contended,
     id_of,
     listen,
     load_task,
@@ -50,24 +48,20 @@ async def create_task(command: Command) -> Answer:
     plan, tz = plan_of(definition, now), tz_version()
     # Most names are new: try that first, and read only when it turns out otherwise.
     task = Task(task_id(command.space, definition.name))
-    for attempt in range(TRIES):
-        events = decisions.create(
-            task, definition.name, definition.normalised(), plan, tz, command.key, created_at=now
-        )
-        if not events:
-            return await _created(command, task, Answer(201, await public(command, task)))
-        requires = await spaced(command, definition, now, fresh=attempt > 0) if plan else {}
-        item = command.append(task_stream(task.id), task.stream_version, events, requires=requires)
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict:
-            task = await command.system.tasks.load(task.id)
-            continue
-        created = after(task, item, appended)
-        return await _created(
-            command, created, Answer(201, await public(command, created, events), appended.position)
-        )
-    raise contended(definition.name)
+    if command.attempt:
+        task = await command.system.tasks.load(task.id)
+    events = decisions.create(
+        task, definition.name, definition.normalised(), plan, tz, command.key, created_at=now
+    )
+    if not events:
+        return await _created(command, task, Answer(201, await public(command, task)))
+    requires = await spaced(command, definition, now, fresh=command.attempt > 0) if plan else {}
+    item = command.append(task_stream(task.id), task.stream_version, events, requires=requires)
+    appended = await command.system.appender.append(item)
+    created = after(task, item, appended)
+    return await _created(
+        command, created, Answer(201, await public(command, created, events), appended.position)
+    )
 
 
 async def _created(command: Command, task: Task, answer: Answer) -> Answer:
@@ -86,50 +80,43 @@ async def put_task(command: Command) -> Answer:
     dry = Query(command.request, ("dry_run",)).flag("dry_run")
     name_or_id = command.request.path_params["name_or_id"]
     body = parse_object(command.raw, check=False)
-    for attempt in range(TRIES):
-        if looks_like_id(name_or_id):
-            task = await load_task(command.door, command.space, name_or_id)
-            name = task.name
-        else:
-            task, name = await command.system.tasks.load(id_of(command.space, name_or_id)), name_or_id
-        now = command.now
-        birth = task.created_at if task.exists and task.created_at else now
-        definition = await read_definition(command, body, name=name, birth=birth)
-        # A schedule that stays as it is needs no plan: it may have fired for the last time by now.
-        kept = task.exists and definition.schedule == task.definition["schedule"]
-        known = task.definition["schedule"] if task.exists else None
-        plan, tz = [] if kept else plan_of(definition, now, known), tz_version()
-        requires = await spaced(command, definition, now, fresh=dry or attempt > 0) if plan else {}
-        if task.exists:
-            status = 200
-            events = decisions.change(task, definition.normalised(), plan, tz, effective_at=now)
-        else:
-            status, events = (
-                201,
-                decisions.create(task, name, definition.normalised(), plan, tz, created_at=now),
-            )
-        if dry or not events:
-            shown = task if task.exists else None
-            if not dry:
-                await listen(command.door, task.definition)
-            return Answer(
-                200, await public(command, shown) if shown else {"name": name, **definition.normalised()}
-            )
-        item = command.append(task_stream(task.id), task.stream_version, events, requires=requires)
-        ends = task.exists and "plan" in events[0].data
-        try:
-            if ends:
-                appended = await append_and_close(command, task, item, "changed")
-            else:
-                appended = await command.system.appender.append(item)
-        except VersionConflict:
-            continue
-        changed = after(task, item, appended)
-        answer = Answer(status, await public(command, changed, events), appended.position)
-        return (
-            await _created(command, changed, answer) if status == 201 else await _listening(command, answer)
+    if looks_like_id(name_or_id):
+        task = await load_task(command.door, command.space, name_or_id)
+        name = task.name
+    else:
+        task, name = await command.system.tasks.load(id_of(command.space, name_or_id)), name_or_id
+    now = command.now
+    birth = task.created_at if task.exists and task.created_at else now
+    definition = await read_definition(command, body, name=name, birth=birth)
+    # A schedule that stays as it is needs no plan: it may have fired for the last time by now.
+    kept = task.exists and definition.schedule == task.definition["schedule"]
+    known = task.definition["schedule"] if task.exists else None
+    plan, tz = [] if kept else plan_of(definition, now, known), tz_version()
+    requires = await spaced(command, definition, now, fresh=dry or command.attempt > 0) if plan else {}
+    if task.exists:
+        status = 200
+        events = decisions.change(task, definition.normalised(), plan, tz, effective_at=now)
+    else:
+        status, events = (
+            201,
+            decisions.create(task, name, definition.normalised(), plan, tz, created_at=now),
         )
-    raise contended(name_or_id)
+    if dry or not events:
+        shown = task if task.exists else None
+        if not dry:
+            await listen(command.door, task.definition)
+        return Answer(
+            200, await public(command, shown) if shown else {"name": name, **definition.normalised()}
+        )
+    item = command.append(task_stream(task.id), task.stream_version, events, requires=requires)
+    ends = task.exists and "plan" in events[0].data
+    if ends:
+        appended = await append_and_close(command, task, item, "changed")
+    else:
+        appended = await command.system.appender.append(item)
+    changed = after(task, item, appended)
+    answer = Answer(status, await public(command, changed, events), appended.position)
+    return await _created(command, changed, answer) if status == 201 else await _listening(command, answer)
 
 
 async def _listening(command: Command, answer: Answer) -> Answer:
@@ -190,16 +177,11 @@ async def get_task(request: Request) -> dict[str, Any]:
 async def retire_task(command: Command) -> Answer:
     """Take a task out of use. Its runs and its history stay; its name is free again."""
     name_or_id = command.request.path_params["name_or_id"]
-    for _ in range(TRIES):
-        task = await load_task(command.door, command.space, name_or_id)
-        events = decisions.retire(task, None, effective_at=command.now)
-        item = command.append(task_stream(task.id), task.stream_version, events)
-        try:
-            appended = await append_and_close(command, task, item, "retired")
-        except VersionConflict:
-            continue
-        return Answer(200, as_answer(after(task, item, appended), None), appended.position)
-    raise contended(name_or_id)
+    task = await load_task(command.door, command.space, name_or_id)
+    events = decisions.retire(task, None, effective_at=command.now)
+    item = command.append(task_stream(task.id), task.stream_version, events)
+    appended = await append_and_close(command, task, item, "retired")
+    return Answer(200, as_answer(after(task, item, appended), None), appended.position)
 
 
 @router.post(
@@ -214,18 +196,16 @@ async def run_task(command: Command) -> Answer:
     body = command.body(("input", "simulate"))
     simulate, name_or_id = flag_field(body, "simulate"), command.request.path_params["name_or_id"]
     run_id = command.fresh_id()
-    for _ in range(TRIES):
-        task = await load_task(command.door, command.space, name_or_id)
-        decisions.require_existing(task, task.name)
-        definition = await command.system.tasks.definition(task.id, task.version)
-        event = request_run(task, definition, {"kind": "manual"}, body.get("input"), simulate=simulate)
-        requires = {task_stream(task.id): task.stream_version}
-        item = command.append(run_stream(run_id), 0, [event], requires=requires)
-        try:
-            appended = await command.system.appender.append(item)
-        except VersionConflict as conflict:
-            if conflict.stream == item.stream:  # this request was here before, and got so far
-                return Answer(202, {"run": run_id})
-            continue
-        return Answer(202, {"run": run_id}, appended.position)
-    raise contended(name_or_id)
+    task = await load_task(command.door, command.space, name_or_id)
+    decisions.require_existing(task, task.name)
+    definition = await command.system.tasks.definition(task.id, task.version)
+    event = request_run(task, definition, {"kind": "manual"}, body.get("input"), simulate=simulate)
+    requires = {task_stream(task.id): task.stream_version}
+    item = command.append(run_stream(run_id), 0, [event], requires=requires)
+    try:
+        appended = await command.system.appender.append(item)
+    except VersionConflict as conflict:
+        if conflict.stream != item.stream:
+            raise
+        return Answer(202, {"run": run_id})  # this request was here before, and got so far
+    return Answer(202, {"run": run_id}, appended.position)
