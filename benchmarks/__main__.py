@@ -6,6 +6,7 @@ Exit codes: 0 measured (and every measured floor met), 1 something failed or a f
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -63,6 +64,8 @@ async def _measure(
 def main() -> int:
     """Runs the benchmark as the command line says."""
     arguments = _arguments()
+    # As when interrupted from the keyboard: what was started ends first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     only = arguments.only or []
     parts = [part for part in PARTS if part in only] or list(PARTS)
     all_systems = ["ordinaut", *(peer.name for peer in PEERS)]

@@ -47,6 +47,7 @@ that a floor compares."""
 
 ORDINAUT_JOBS = 125_000
 PEER_TIMEOUT = 600.0
+END_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,17 @@ class Results:
         """The median of `key` over `rows`; None when there are none."""
         values = [row[key] for row in rows or ()]
         return statistics.median(values) if values else None
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Let a script that still runs end its workers, then itself."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), END_SECONDS)
+    except TimeoutError:
+        process.kill()
 
 
 class Suite:
@@ -190,8 +202,9 @@ class Suite:
         try:
             out, err = await asyncio.wait_for(process.communicate(), PEER_TIMEOUT)
         except TimeoutError:
-            process.kill()
             return {"failed": f"no result after {PEER_TIMEOUT:.0f} s"}
+        finally:
+            await _end(process)
         try:
             result: Row = json.loads(out.decode().strip().rpartition("\n")[2])
         except ValueError:

@@ -161,6 +161,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def main(peer: Peer) -> None:
     """The peer's command line: `throughput|latency JOBS RATE SECONDS`; prints one line of JSON."""
+    # As when interrupted from the keyboard: the workers end first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     what, jobs, rate, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     try:
         result = asyncio.run(measured(peer, what, jobs, rate, seconds))
