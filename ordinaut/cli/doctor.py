@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from rich.markup import escape
 
 from ordinaut.cli import ledger, redis_findings, spacing, stream_findings
@@ -75,10 +75,11 @@ async def _all() -> list[Finding]:
             findings.append(await stream_findings.letters(postgres))
         if all(each.level != "fail" for each in answers):
             sources = await _sources(postgres) if postgres is not None and prepared else frozenset()
-            findings.append(rights := await redis_findings.rights(settings, redis, sources))
-            if postgres is not None and prepared and rights.level != "fail":
+            findings.append(await redis_findings.rights(settings, redis, sources))
+            if postgres is not None and prepared:
                 findings.append(await _relay(postgres, redis))
-                findings += [finding async for finding in stream_findings.groups(sources, redis)]
+                with suppress(NoPermissionError):  # which is told already
+                    findings += [finding async for finding in stream_findings.groups(sources, redis)]
         if postgres is not None:
             await postgres.close()
     finally:

@@ -1,7 +1,6 @@
 """What `ordinaut doctor` finds out about the streams that tasks listen to, and the queue behind them."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
@@ -10,8 +9,10 @@ from redis.exceptions import RedisError
 from ordinaut.cli import redis_findings
 from ordinaut.cli.finding import Finding
 from ordinaut.intake.pressure import GOES_ON_AT
+from ordinaut.intake.source import MUST_BE
 from ordinaut.runtime.settings import Settings
 from ordinaut.runtime.stream_health import gone_unread, look
+from ordinaut.runtime.streams import GROUP
 from projections import due_work
 from projections.dead_letters import count_dead
 
@@ -50,25 +51,18 @@ async def groups(sources: frozenset[str], redis: Redis) -> AsyncIterator[Finding
     for stream in sorted(await redis_findings.streams(redis, sources)):
         check = f"stream {stream}"
         try:
-            there = await redis.exists(stream)
-            found: list[dict[str, Any]] = await redis.xinfo_groups(stream) if there else []
-            seen = await look(redis, stream) if found else None
+            seen = await look(redis, stream)
         except RedisError as error:
-            yield Finding(check, "fail", str(error), "the key must be a stream")
+            yield Finding(check, "fail", str(error), MUST_BE)
             continue
-        if not found:
+        if seen is None:
             yield Finding(check, "warn", "nobody reads it", "is the role `intake` running?")
-        for group in found:
-            # Redis cannot tell the lag (None) after entries in the middle were deleted.
-            lag, pending = group.get("lag"), group["pending"]
-            waiting = "?" if lag is None else lag
-            shown = f"group {_text(group['name'])}: {pending} taken up, {waiting} waiting"
-            late = (lag or 0) + pending > MUCH_LAG
-            yield Finding(check, "warn" if late else "ok", shown, "start more `intake`" if late else "")
-        if seen is not None and (gone := gone_unread(seen)):
+            continue
+        # Redis cannot always tell the lag (None) after entries in the middle were deleted.
+        waiting = "?" if seen.lag is None else seen.lag
+        shown = f"group {GROUP}: {seen.pending} taken up, {waiting} waiting"
+        late = (seen.lag or 0) + seen.pending > MUCH_LAG
+        yield Finding(check, "warn" if late else "ok", shown, "start more `intake`" if late else "")
+        if gone := gone_unread(seen):
             shown = f"{gone} entries were trimmed or deleted before anybody had read them"
             yield Finding(check, "warn", shown, "raise MAXLEN where they are added, or start more `intake`")
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -15,9 +15,9 @@ class Look:
     """What Redis says of a stream and of the group on it.
 
     `first` is the oldest entry that is there (None: none is), `last` the newest id ever given, `delivered`
-    the last one the group has read. `added` and `read` count entries since the stream began, `lag` those that
-    the group has not read; None: Redis does not know (before 7.0, or after entries in the middle were
-    deleted). `pending` were read and not acknowledged.
+    the last one the group has read. `added` and `read` count entries since the stream began; None: Redis does
+    not know (before 7.0, or after entries in the middle were deleted). `waiting` is its own count of those
+    that the group has not read, None where it has none. `pending` were read and not acknowledged.
     """
 
     first: EntryId | None
@@ -26,8 +26,18 @@ class Look:
     length: int
     added: int | None
     read: int | None
-    lag: int | None
+    waiting: int | None
     pending: int
+
+    @property
+    def lag(self) -> int | None:
+        """How many entries are there that the group has not read; None: unknown. Redis's own count goes on
+        with those that were trimmed before they were read, so behind such a gap it is too much at first."""
+        if self.first is None or self.delivered >= self.last:
+            return 0
+        if self.first > self.delivered:
+            return self.length
+        return None if self.waiting is None else min(self.waiting, self.length)
 
 
 async def look(redis: Redis, stream: str) -> Look | None:
@@ -50,7 +60,7 @@ async def look(redis: Redis, stream: str) -> Look | None:
         length=int(info["length"]),
         added=_number(info.get("entries-added")),
         read=_number(group.get("entries-read")),
-        lag=_number(group.get("lag")),
+        waiting=_number(group.get("lag")),
         pending=int(group["pending"]),
     )
 

@@ -18,6 +18,8 @@ from ordinaut.runtime.settings import Settings
 from ordinaut.runtime.streams import DEAD, GROUP, open_source
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
+from projections.projector import step
+from projections.registry import all_projections
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, listen
@@ -134,6 +136,30 @@ async def test_doctor_says_which_rights_are_missing(database_url: str, tmp_path:
         await admin.execute_command(*found["advice"].split())
         assert (await rights())["level"] == "ok"
         assert await _everything(admin) == before
+
+
+async def test_a_stream_that_may_not_be_read_hides_no_other_from_doctor(
+    database_url: str, tmp_path: Path
+) -> None:
+    own = server("valkey", tmp_path / "valkey")
+    async with started(own), own.client() as admin:
+        await set_user(admin, "ordinaut", documented())
+        url = own.url.replace("redis://", "redis://ordinaut:secret@")
+        async with a_system(database_url, url) as system, an_intake(system) as intake:
+            await listen(system, "ship")
+            await listen(system, "post", "letters")
+            await system.redis.xadd("orders", {"data": "1"})
+            await admin.xadd("letters", {"data": "1"})
+            await eventually(lambda: intake.matched == 1 and intake.unreadable)
+            assert "'letters' cannot be read" in str(intake.unreadable)
+            async with system.pool.acquire() as connection:
+                await step(connection, all_projections()["tasks"])
+        env = {"ORDINAUT_DATABASE_URL": database_url, "ORDINAUT_REDIS_URL": url}
+        done = await asyncio.to_thread(ordinaut, "doctor", "--json", env=env)
+        found = {each["check"]: each for each in json.loads(done.stdout)}
+        assert found["redis rights"]["advice"] == "ACL SETUSER ordinaut ~letters"
+        assert (found["stream orders"]["level"], found["stream letters"]["level"]) == ("ok", "fail")
+        assert found["stream orders"]["found"] == "group ordinaut: 0 taken up, 0 waiting"
 
 
 async def _everything(redis: Redis) -> list[str]:

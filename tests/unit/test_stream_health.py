@@ -8,9 +8,9 @@ from ordinaut.runtime.stream_health import Look, gone_unread
 
 # Ten entries were added, the first four read; nothing is gone.
 LOOK = Look(
-    first=(1, 0), last=(10, 0), delivered=(4, 0), length=10, added=10, read=4, lag=6, pending=0
+    first=(1, 0), last=(10, 0), delivered=(4, 0), length=10, added=10, read=4, waiting=6, pending=0
 )  # fmt: skip
-OLD = {"added": None, "read": None, "lag": None}
+OLD = {"added": None, "read": None, "waiting": None}
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,20 @@ def test_a_redis_that_does_not_count_is_looked_at_twice(
 ) -> None:
     before = replace(LOOK, last=last_then, **OLD)
     assert gone_unread(replace(LOOK, first=first, **OLD), before) == gone
+
+
+@pytest.mark.parametrize(
+    ("now", "lag"),
+    [
+        ({}, 6),
+        (OLD, None),
+        # What was trimmed unread is not waiting, though Redis counts it.
+        ({"first": (8, 0), "length": 3}, 3),
+        ({"first": (8, 0), "length": 3, **OLD}, 3),
+        ({"first": (8, 0), "delivered": (9, 0), "length": 3, "read": 6, "waiting": 4}, 3),
+        ({"first": (8, 0), "delivered": (10, 0), "length": 3, "read": 7, "waiting": 3}, 0),
+        ({"first": None, "length": 0}, 0),
+    ],
+)
+def test_only_what_is_there_is_waiting(now: dict[str, object], lag: int | None) -> None:
+    assert replace(LOOK, **now).lag == lag
