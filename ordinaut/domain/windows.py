@@ -89,10 +89,12 @@ def collect(window: Window | None, pattern: Pattern, event: Held) -> Step:
     while left is not None:
         members, deadline = left.first()
         full = len(members) >= pattern.size or len(left.held) >= pattern.most
-        # Time goes by the latest event there is: what is late by more has its window behind it.
-        if not full and left.held[-1].at <= deadline + timedelta(seconds=pattern.lateness):
+        # Time goes by the latest event there is: what is late by more has its window behind it. Where there
+        # are parts, another source may be behind this one, and who ends windows when they are due asks it.
+        over = left.held[-1].at > deadline + timedelta(seconds=pattern.lateness)
+        if not full and (pattern.parts or not over):
             break
-        left = _end(left, closings, "size" if full else None)
+        left = _end(left, closings, "size" if full and not (pattern.parts and over) else None)
     return Step(left, tuple(closings))
 
 

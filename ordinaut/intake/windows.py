@@ -8,12 +8,14 @@ lock says which. The windows are rows, and so are their timers. While the queue 
 """
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
-from ordinaut.domain.patterns import Pattern
-from ordinaut.domain.windows import close, collect
+from ordinaut.domain.events import Event
+from ordinaut.domain.patterns import Held, Pattern
+from ordinaut.domain.windows import Window, close, collect
 from ordinaut.intake.backlog import Backlog
 from ordinaut.intake.following import follow
 from ordinaut.intake.pressure import LEAST_SECONDS, Pressure
@@ -21,7 +23,7 @@ from ordinaut.intake.window_outcomes import Outcomes, TaskChanged
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
 from ordinaut.runtime.system import System
-from ordinaut.runtime.windows import Due, Row, due, held_of, load, next_due, store, streams_of
+from ordinaut.runtime.windows import Due, Name, Row, due, held_of, load, next_due, store, streams_of
 
 BATCH = 500
 """How many collected events are taken in, or windows ended, in one transaction."""
@@ -54,7 +56,8 @@ class Windows:
         self._system = system
         self._pressure = pressure
         self._backlog = Backlog(system.redis)
-        self._waiting: dict[tuple[str, str], float] = {}
+        self._waiting: dict[Name, tuple[datetime, float]] = {}
+        self._seen: set[Name] = set()
         self._round: tuple[datetime, Due | None] | None = None
         self.requested = 0
 
@@ -63,93 +66,109 @@ class Windows:
         await follow(self._system, stop, self.step, what="windows", wait=self._until_due)
 
     async def step(self) -> bool:
-        """Take in the next events, or end windows that are due when there are none; says whether there may be
-        more to do. Nothing is done while the queue is full. Raises what asking PostgreSQL raises; nothing was
-        done then."""
+        """Take in the next events, and end windows that are due when there are no more; says whether there
+        may be more to do. Nothing is done while the queue is full. Raises what asking PostgreSQL raises;
+        nothing was done then."""
+        async with self._system.pool.acquire() as connection:
+            if not await connection.fetchval(_TO_DO, self._system.time.now()):
+                return False  # most of the time, so nothing is locked
+        if await self._pressure.hold():
+            # Nothing is read from the streams either: it is not they who keep windows waiting.
+            self._waiting.clear()
+            return False
+        asked = await self._ask()
         try:
-            async with self._system.pool.acquire() as connection:
-                if not await connection.fetchval(_TO_DO, self._system.time.now()):
-                    return False  # most of the time, so nothing is locked
-            if await self._pressure.hold():
-                # Nothing is read from the streams either: it is not they who keep windows waiting.
-                self._waiting.clear()
-                return False
             async with self._system.pool.acquire() as connection, connection.transaction():
                 await connection.execute(_LET_GO)
                 position = await connection.fetchval(
                     "SELECT position FROM log_readers WHERE name = 'windows' FOR UPDATE SKIP LOCKED"
                 )
-                if position is None:
-                    return False
-                return await self._take_in(connection, position) or await self._end_due(connection, position)
+                return position is not None and await self._go_on(connection, position, asked)
         except TaskChanged:
             return True
 
-    async def _take_in(self, connection: Connection, position: int) -> bool:
-        events = [to_event(row) for row in await connection.fetch(_NEWS, position, BATCH)]
-        if not events:
-            return False
-        rows = await load(connection, {(event.data["task"], event.data["key"]) for event in events})
-        outcomes = Outcomes(self._system)
-        for event in events:
-            name = (event.data["task"], event.data["key"])
-            row = rows.get(name) or Row(*name, event.space, event.data["name"])
-            step = collect(row.window, Pattern.from_data(event.data["pattern"]), held_of(event))
-            for closing in step.closings:
-                outcomes.close(row, closing)
-            for outcome in step.at_once:
-                outcomes.decide(row, outcome)
-            rows[name] = replace(row, window=step.window)
-        await store(connection, rows.values())
-        await connection.execute(
-            "UPDATE log_readers SET position = $1 WHERE name = 'windows'", events[-1].position
-        )
-        await self._append(connection, outcomes)
-        return True
-
-    async def _end_due(self, connection: Connection, position: int) -> bool:
-        """End some of the windows that are due. They are gone through in rounds, the oldest first: those that
-        wait for their streams are passed over, and looked at again in the next round."""
+    async def _ask(self) -> "_Asked":
+        """Some of the windows that are due, and how far their streams have been read: before the log is read
+        on, so that what has been read from them is in the log. They are gone through in rounds, the oldest
+        first: those that wait are passed over, and looked at again in the next round."""
         now, behind = self._round or (self._system.time.now(), None)
-        rows = await due(connection, now, BATCH, behind)
-        streams = await streams_of(connection, rows)
-        self._backlog.forget()
-        moved: list[Row] = []
-        outcomes = Outcomes(self._system)
-        for row in rows:
-            window = row.window
-            while window is not None and window.due_at <= now:
-                members, deadline = window.first()
-                # What the others of its parts say matters as much as what there is.
-                sources = window.pattern.sources or {
-                    streams[each.position] for each in members if each.position in streams
-                }
-                if await self._backlog.hides(connection, sources, deadline, now) and self._waits_on(row):
-                    break  # some of its events have not been read yet
-                self._waiting.pop((row.task_id, row.key), None)
-                closing, window = close(window)
-                if closing is not None:
-                    outcomes.close(row, closing)
-            if window is not row.window:
-                moved.append(replace(row, window=window))
-        if moved:
-            # What the streams were asked about may have been collected since the log was read.
-            if await connection.fetch(_NEWS, position, 1):
-                return True
-            await store(connection, moved)
-            await self._append(connection, outcomes)
-        over = len(rows) < BATCH
-        self._round = None if over else (now, rows[-1].due)
-        return not over
+        async with self._system.pool.acquire() as connection:
+            rows = await due(connection, now, BATCH, behind)
+            asked = _Asked(now, rows, await streams_of(connection, rows))
+            self._backlog.forget()
+            for row in rows:
+                window = row.window
+                assert window is not None
+                await self._backlog.ask(
+                    connection, asked.sources(window, window.held), window.first()[1], now
+                )
+        return asked
 
-    async def _append(self, connection: Connection, outcomes: Outcomes) -> None:
+    async def _go_on(self, connection: Connection, position: int, asked: "_Asked") -> bool:
+        events = [to_event(row) for row in await connection.fetch(_NEWS, position, BATCH)]
+        # Behind a whole batch there may be more, even from before the streams were asked.
+        ending = asked.rows if len(events) < BATCH else []
+        before = await load(connection, {_collected_in(one) for one in events} | {one.name for one in ending})
+        rows, outcomes = dict(before), Outcomes(self._system)
+        for event in events:
+            self._take_in(event, rows, outcomes)
+            asked.learn(event)
+        for row in ending:
+            found = before.get(row.name)
+            if found is not None and found.window == row.window:  # else another intake was here meanwhile
+                rows[row.name] = self._end_due(rows[row.name], asked, outcomes)
+        await store(connection, [row for name, row in rows.items() if row is not before.get(name)])
+        if events:
+            await connection.execute(
+                "UPDATE log_readers SET position = $1 WHERE name = 'windows'", events[-1].position
+            )
         await outcomes.append(connection)
         self.requested += outcomes.requested
+        if len(events) == BATCH:
+            return True
+        self._next_round(asked)
+        return bool(events) or self._round is not None
 
-    def _waits_on(self, row: Row) -> bool:
-        """Whether there is patience left with a window's streams."""
-        since = self._waiting.setdefault((row.task_id, row.key), monotonic())
+    def _take_in(self, event: Event, rows: dict[Name, Row], outcomes: Outcomes) -> None:
+        name = _collected_in(event)
+        row = rows.get(name) or Row(*name, event.space, event.data["name"])
+        step = collect(row.window, Pattern.from_data(event.data["pattern"]), held_of(event))
+        for closing in step.closings:
+            outcomes.close(row, closing)
+        for outcome in step.at_once:
+            outcomes.decide(row, outcome)
+        rows[name] = replace(row, window=step.window)
+
+    def _end_due(self, row: Row, asked: "_Asked", outcomes: Outcomes) -> Row:
+        """The row when those of its windows have ended that are due, and wait for nothing."""
+        window = row.window
+        while window is not None and window.due_at <= asked.now:
+            members, deadline = window.first()
+            if self._backlog.hides(asked.sources(window, members), deadline) and self._waits_on(
+                row, deadline
+            ):
+                break  # some of its events have not been read yet
+            closing, window = close(window)
+            if closing is not None:
+                outcomes.close(row, closing)
+        return row if window is row.window else replace(row, window=window)
+
+    def _waits_on(self, row: Row, deadline: datetime) -> bool:
+        """Whether there is patience left with the streams of a window."""
+        until, since = self._waiting.get(row.name, (None, 0.0))
+        if until != deadline:
+            since = monotonic()
+            self._waiting[row.name] = deadline, since
+        self._seen.add(row.name)
         return monotonic() - since < PATIENCE_SECONDS
+
+    def _next_round(self, asked: "_Asked") -> None:
+        if len(asked.rows) == BATCH:
+            self._round = (asked.now, asked.rows[-1].due)
+            return
+        # Others may have ended some of those that waited here.
+        self._waiting = {name: one for name, one in self._waiting.items() if name in self._seen}
+        self._round, self._seen = None, set()
 
     async def _until_due(self) -> float:
         """Seconds until the next window is due; those that are due by now wait for their streams, or for room
@@ -162,3 +181,28 @@ class Windows:
             return self._system.settings.poll_seconds
         left = (at - self._system.time.now()).total_seconds()
         return left if left > 0 else BACKLOG_SECONDS
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Windows that are due at an instant, and the Redis streams of their events, by position in the log."""
+
+    now: datetime
+    rows: list[Row]
+    streams: dict[int, str]
+
+    def learn(self, event: Event) -> None:
+        """Of an event that has been collected since."""
+        if event.data["cause"]["kind"] == "stream":
+            self.streams[event.position] = event.data["cause"]["stream"]
+
+    def sources(self, window: Window, members: Iterable[Held]) -> Collection[str]:
+        """Where more events for these members may come from."""
+        # What the others of its parts say matters as much as what there is.
+        return window.pattern.sources or {
+            self.streams[each.position] for each in members if each.position in self.streams
+        }
+
+
+def _collected_in(event: Event) -> Name:
+    return event.data["task"], event.data["key"]

@@ -12,6 +12,9 @@ from ordinaut.domain.windows import Window, collect
 from ordinaut.log.append import Connection
 from ordinaut.log.read import COLUMNS, to_event
 
+Name = tuple[str, str]
+"""What a window is known by: its task's id and its key."""
+
 Due = tuple[datetime, str, str]
 """The place of a window among those that are due: when it is, its task's id and its key."""
 
@@ -27,13 +30,18 @@ class Row:
     window: Window | None = None
 
     @property
+    def name(self) -> Name:
+        """Its task's id and its key."""
+        return (self.task_id, self.key)
+
+    @property
     def due(self) -> Due:
         """Its place among those that are due. Only of one that is open."""
         assert self.window is not None
         return (self.window.due_at, self.task_id, self.key)
 
 
-async def load(connection: Connection, names: Collection[tuple[str, str]]) -> dict[tuple[str, str], Row]:
+async def load(connection: Connection, names: Collection[Name]) -> dict[Name, Row]:
     """The open windows among these (task id, key)."""
     tasks, keys = [name[0] for name in names], [name[1] for name in names]
     rows = await connection.fetch(
@@ -143,10 +151,10 @@ def held_of(event: Event) -> Held:
     return Held(event.position, datetime.fromisoformat(data["at"]), tuple(data.get("parts", ())))
 
 
-async def fold_log(connection: Connection, upto: int) -> dict[tuple[str, str], Row]:
+async def fold_log(connection: Connection, upto: int) -> dict[Name, Row]:
     """The windows that the events collected up to a position make: what the table has to be. Those of a
     throttle that has started its runs are there until another takes their place, though they may be over."""
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[Name, Row] = {}
     async for record in connection.cursor(
         f"""SELECT {COLUMNS} FROM events
              WHERE type = 'WindowClosed' OR type = 'EventCollected' AND position <= $1 ORDER BY position""",

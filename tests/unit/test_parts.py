@@ -184,10 +184,28 @@ def test_a_heartbeat_ends_the_wait_of_the_one_before_and_begins_its_own() -> Non
     window: Window | None = None
     for beat in beats:
         window = collect(window, HEARTBEAT, beat).window
-    assert window is not None and window.due_at == NOON + timedelta(seconds=40), "when the third came"
+    assert window is not None and window.due_at == NOON + timedelta(seconds=20), "when the second came"
     assert everything(HEARTBEAT, beats) == [
         ("arrived", (0,), ()), ("arrived", (1,), ()), ("run", (2,), ("after",)),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sequence", "absent"])
+def test_what_one_source_says_does_not_end_the_wait_for_another_that_is_behind(kind: Kind) -> None:
+    names = ("after", "expected") if kind == "absent" else ("a", "b")
+    pattern = Pattern(kind, within=30.0, parts=names)
+    window: Window | None = None
+    for event in (held(1, 0, names[0]), held(2, 3600, names[0]), held(3, 10, names[1])):
+        step = collect(window, pattern, event)
+        assert step.closings == (), "who ends it looks at the other source before"
+        window = step.window
+    assert window is not None
+    closing, _ = close(window)
+    assert closing is not None
+    assert (closing.reason, [one.position for one in closing.held]) == (
+        "arrived" if kind == "absent" else "complete",
+        [1, 3],
+    )
 
 
 @pytest.mark.parametrize(("reason", "number"), [("too_many", MOST_WAITING), ("changed", 1)])
