@@ -168,7 +168,7 @@ async def stream_triggers(connection: Connection) -> list[Any]:
     stream_version, created_at`. The paused ones too: their entries get a verdict as well."""
     rows: list[Any] = await connection.fetch(
         """SELECT id::text, space, name, status, definition, stream_version, created_at FROM tasks
-            WHERE definition #> '{schedule,on,stream}' IS NOT NULL AND status <> 'retired'"""
+            WHERE definition #> '{schedule,on}' IS NOT NULL AND status <> 'retired'"""
     )
     return rows
 

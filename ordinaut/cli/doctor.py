@@ -19,6 +19,7 @@ from ordinaut.cli.finding import Finding
 from ordinaut.cli.output import print_json, state, table
 from ordinaut.cli.schema import missing
 from ordinaut.domain.errors import OrdinautError
+from ordinaut.domain.trigger import LOG, sources_of
 from ordinaut.log.database import OUTAGE, connect
 from ordinaut.log.relay import OWNER, STREAM
 from ordinaut.runtime.logging import without_password
@@ -179,7 +180,8 @@ async def _last(redis: Redis) -> str:
 async def _sources(connection: asyncpg.Connection) -> frozenset[str]:
     """The streams, and patterns of streams, that tasks listen to."""
     rows = await stream_triggers(connection)
-    return frozenset(row["definition"]["schedule"]["on"]["stream"] for row in rows)
+    heard = (source for row in rows for source in sources_of(row["definition"]["schedule"]["on"]).values())
+    return frozenset(source for source in heard if not source.startswith(LOG))
 
 
 def _text(value: Any) -> str:

@@ -135,7 +135,8 @@ def _cause(cause: dict[str, Any]) -> str:
         case "event":
             return f"triggered by an event on {escape(str(cause.get('stream')))}"
         case "window":
-            return f"{cause.get('count')} events, by {escape(str(cause.get('pattern')))}"
+            number = cause.get("count")
+            return f"{number} event{'' if number == 1 else 's'}, by {escape(str(cause.get('pattern')))}"
         case "system":
             return f"triggered by the log's {escape(str(cause.get('event')))}"
         case "manual":

@@ -11,11 +11,15 @@ from ordinaut.cli.output import instant, note, out, print_json
 from ordinaut.cli.program import program
 
 RUN = "run-"
-IN_LOG = (RUN, "task-", "event-", "agent-", "backfill-")
+IN_LOG = (RUN, "task-", "event-", "agent-", "backfill-", "window-")
 """What the names of the log's streams begin with."""
 
 LONGEST = 100
 """Links that are followed at the most; chains of runs end long before (see MAX_DEPTH)."""
+
+
+MOST_MEMBERS = 10
+"""Of how many events the run of several tells."""
 
 
 def why(run_id: str, *, as_json: bool) -> int:
@@ -33,6 +37,8 @@ def why(run_id: str, *, as_json: bool) -> int:
             f"  [dim]by {escape(event['actor'])}; {escape(event['stream'])}/{event['version']}[/]",
             soft_wrap=True,
         )
+        for line in _members(event):
+            console.print(f"         [dim]{line}[/]", soft_wrap=True)
     if chain:
         console.print(f"because  {escape(_outside(chain[-1]))}", soft_wrap=True)
     note(f"All that belongs to it: {program()} log list --correlation {quote(run['correlation'])}")
@@ -70,6 +76,11 @@ def _what(event: Mapping[str, Any]) -> str:
             replayed = source.get("stream") or source.get("event")
             what = f"replay of {escape(replayed)} for" if replayed else "backfill of"
             return f"a {what} {escape(data['name'])} was asked for{why}"
+        case "WindowClosed":
+            return f"{_counted(data['count'])} collected by {data['pattern']} ended as {data['reason']}"
+        case "EventCollected":
+            parts = f" as {escape(' and '.join(data['parts']))}" if "parts" in data else ""
+            return f"{escape(data['name'])} collected it{parts}"
         case "EventReceived":
             return f"an event came on {escape(data['stream'])}"
         case "EventRequeued":
@@ -80,6 +91,22 @@ def _what(event: Mapping[str, Any]) -> str:
             return f"a run published it, behind {escape(kind)} of {escape(data['step'])}"
         case kind:
             return escape(str(kind))
+
+
+def _members(event: Mapping[str, Any]) -> Iterator[str]:
+    """The events that a run of several is for."""
+    cause = event["data"].get("cause") or {}
+    if event["type"] != "RunRequested" or cause.get("kind") != "window":
+        return
+    for each in cause["events"][:MOST_MEMBERS]:
+        part = f"{each['part']}: " if "part" in each else ""
+        yield escape(f"{part}{each.get('event') or each['stream']} {each.get('position') or each['id']}")
+    if (more := cause["count"] - MOST_MEMBERS) > 0:
+        yield f"and {_counted(more)} more"
+
+
+def _counted(number: int) -> str:
+    return f"{number} event{'' if number == 1 else 's'}"
 
 
 def _outside(event: Mapping[str, Any]) -> str:

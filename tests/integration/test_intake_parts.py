@@ -276,6 +276,27 @@ async def test_what_waits_for_several_events_is_shown_by_part(database_url: str,
         assert "sequence of orders, RunFailed" in " ".join(listed.stdout.split()), listed.stdout
 
 
+async def test_a_run_of_several_events_says_which_they_were(database_url: str, redis_url: str) -> None:
+    async with running_api(database_url, redis_url) as api:
+        body = {"pipeline": PIPELINE, "on": {"key": "${data.id || data.order}", "all_of": ORDER_PAID}}
+        assert (await api.http.put("/v1/tasks/ship", json=body)).status_code == 201
+        await api.http.post("/v1/events", json={"stream": "orders", "data": {"id": "a", "n": 1}})
+        await api.system.redis.xadd("payments", {"data": '{"order": "a", "n": 2}'})
+        async with an_intake(api.system):
+            (run,) = await runs(api.system, 1)
+        env = {"ORDINAUT_URL": api.url, "ORDINAUT_API_KEY": KEY, "ORDINAUT_DATABASE_URL": database_url}
+        env["ORDINAUT_REDIS_URL"] = redis_url
+        told = await asyncio.to_thread(ordinaut, "run", "why", run.stream.removeprefix("run-"), env=env)
+        first, second = (each["id"] for each in run.data["cause"]["events"])
+        lines = [line.strip() for line in told.stdout.splitlines()]
+        assert f"placed: orders {first}" in lines and f"paid: payments {second}" in lines, told
+        assert "2 events collected by all_of ended as complete" in told.stdout
+        assert "ship collected it as paid" in told.stdout
+        assert lines[-1] == f"because  the entry {second} was added to the Redis stream payments", told
+        checked = await asyncio.to_thread(ordinaut, "doctor", env=env)
+        assert "stream payments" in checked.stdout, checked
+
+
 def parsed(on: dict[str, Any]) -> Any:
     document = {"name": "t", "on": on, "pipeline": [{"id": "say", "uses": "debug.echo"}]}
     return parse_definition(document, created_at=datetime.now(UTC), known_tools=None)
