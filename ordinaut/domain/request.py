@@ -100,8 +100,9 @@ def collect_event(
     depth: int = 0,
     parts: Sequence[str] = (),
 ) -> NewEvent:
-    """EventCollected: the event waits in the task's window `key`. `at` is its own time (RFC 3339), `payload`
-    what a run for it gets as input; where it is `parts` of the pattern, an object with one for each."""
+    """EventCollected: the event waits in the task's window `key`. `at` is its own time (RFC 3339), no later
+    than now, `payload` what a run for it gets as input; where it is `parts` of the pattern, an object with
+    one for each."""
     data: dict[str, Any] = {
         "task": task.id,
         "name": task.name,

@@ -132,7 +132,8 @@ def _verdict(
     (key,) = keys
     parts = [part for part in given if part is not None]
     payload = given if parts else given[None]
-    at = str(seen["time"])
+    # Whoever chooses ids may choose years to come: their window would never end, and hold all that follows.
+    at = min(datetime.fromisoformat(seen["time"]), now).isoformat()
     return Verdict(task, collect_event(task, cause, on.pattern, key, at, payload, depth=depth, parts=parts))
 
 

@@ -189,6 +189,34 @@ async def test_windows_that_wait_for_their_stream_keep_no_others_waiting(
             await runs(system, 25)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        {"debounce": {"quiet": "1s"}},
+        {"batch": {"time": "1s"}},
+        {"throttle": {"window": "1s"}},
+        {"absent": {"within": "1s", "after": {"stream": "orders"}}, "key": "${data}"},
+    ],
+    ids=lambda pattern: next(iter(pattern)),
+)
+async def test_an_event_from_years_to_come_is_one_of_now(
+    database_url: str, redis_url: str, pattern: dict[str, Any]
+) -> None:
+    async with a_system(database_url, redis_url) as system, an_intake(system):
+        await listen(system, "far", **pattern)
+        await system.redis.xadd("orders", {"data": "1"}, id="253402300799999-0")
+        await system.redis.xadd("orders", {"data": "2"}, id="18446744073709551615-7")
+        await runs(system, 1)
+        await eventually(lambda: read_everything(system), timeout=20)
+
+        async def over() -> bool:
+            await settle(system)
+            rows = await table(system)
+            return all(row.window is None or not row.window.held for row in rows.values())
+
+        await eventually(over, timeout=20)
+
+
 @pytest.mark.parametrize("state", ["paused", "retired"])
 async def test_a_window_of_a_task_that_may_not_run_ends_with_that_verdict(
     database_url: str, redis_url: str, state: str
