@@ -42,6 +42,12 @@ class Wake:
         self._event.clear()
         return True
 
+    def take(self) -> bool:
+        """Whether it was woken since the last wait, without waiting; that is then forgotten."""
+        woken = self._event.is_set()
+        self._event.clear()
+        return woken
+
 
 class Notifications:
     """One LISTEN connection a process; hearers are called with the payload of each notification.

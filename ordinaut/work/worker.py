@@ -35,6 +35,10 @@ from ordinaut.work.tools.registry import Registry
 
 BATCH = 500
 
+LULL_SECONDS = 0.02
+"""When nothing woke the worker for so long, it asks when the next run that is put off is due. Asked after each
+lease, it would be in the way of the first step of what was leased."""
+
 logger = structlog.get_logger(__name__)
 
 
@@ -145,7 +149,8 @@ class Worker:
         return min(free, BATCH) if not self._held or free >= concurrency // 4 else 0
 
     async def _round(self, shop: Workshop) -> float:
-        """Lease what there is room for; answers with how long to wait for a wake-up (seconds)."""
+        """Lease what there is room for; answers with how long to wait for a wake-up (seconds), 0 where it
+        has waited and was woken."""
         poll = self._system.settings.poll_seconds
         room = self._room()
         if room == 0:
@@ -166,7 +171,9 @@ class Worker:
             if leased.runs:
                 task = asyncio.create_task(self._carry_out(shop, leased.runs), name="runs")
                 self._held |= {run.id: Held(run, task) for run in leased.runs}
-            return 0.0 if self._more_due else await self._until_next(poll)
+            if self._more_due or await self._wake.wait(LULL_SECONDS):
+                return 0.0
+            return await self._until_next(poll)
         except (Unavailable, *OUTAGE) as error:
             if not self._waits:
                 logger.warning("worker.waits", error=str(error) or type(error).__name__)
