@@ -11,6 +11,9 @@ A third party offers a `Projection` under the entry point group `ordinaut.projec
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+FEW = 100
+"""So many events are read to learn of which types they are; of more, each type is looked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fold:
@@ -56,6 +59,7 @@ def fold_function(projection: Projection) -> str:
     A function, so that a batch is one round trip and its plans are kept. `use_column`, because a fold's
     columns must not be taken for the function's variables.
     """
+    concerned = frozenset[str]().union(*(fold.types for fold in projection.folds))
     folds = "\n".join(
         f"    IF present && ARRAY[{_listed(fold.types)}] THEN\n{fold.sql.strip()};\n"
         f"        changed := {'true' if fold.wakes else 'changed'};\n    END IF;"
@@ -69,7 +73,11 @@ DECLARE
     present text[];
     changed boolean := false;
 BEGIN
-    SELECT array_agg(DISTINCT type) INTO present FROM events WHERE position > $1 AND position <= $2;
+    IF $2 - $1 <= {FEW} THEN
+        SELECT array_agg(type) INTO present FROM events WHERE position > $1 AND position <= $2;
+    ELSE
+        present := types_between($1, $2, ARRAY[{_listed(concerned)}]);
+    END IF;
 {folds}
     RETURN changed;
 END $fold$"""

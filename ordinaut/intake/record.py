@@ -1,6 +1,5 @@
 """Recording a batch of entries: decide, append, and decide again what has changed meanwhile."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -127,7 +126,7 @@ class Recorder:
     async def _record_at_once(
         self, entries: Sequence[Entry], sources: Mapping[str, Source]
     ) -> tuple[int, Waiting]:
-        """Record what need not wait for news of the tasks, and ask for the news meanwhile.
+        """Record what need not wait for news of the tasks, and be told with it whether there is any.
 
         What is known of a task is nearly always still so, and its verdict is appended only if it is.
         Returns how many verdicts were, and the entries to decide with the news: all of them when there
@@ -137,10 +136,11 @@ class Recorder:
         known = self._index.changes
         decided = self._decide(entries, sources)
         verdicts = [append for _, append, letter in decided if letter is None]
-        # Queued before the question is asked, so that it is sent first.
-        appending = self._system.appender.attempt_all(verdicts)
-        outcomes, _ = await asyncio.gather(appending, self._index.refresh())
-        matched = sum(isinstance(outcome, Appended) for outcome in outcomes)
+        outcomes = await self._system.appender.attempt_all(verdicts)
+        appended = [outcome for outcome in outcomes if isinstance(outcome, Appended)]
+        matched = len(appended)
+        if not appended or appended[-1].tasks_at > self._index.position:
+            await self._index.refresh()
         if self._index.changes != known:
             return matched, {(entry.stream, entry.id): entry for entry in entries}
         settled = {

@@ -21,7 +21,12 @@ from ordinaut.domain.events import SCHEMA_VERSION, NewEvent
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
-APPEND = "SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+# What was in the log of tasks is asked along with it: by the statement's snapshot, so before the append.
+APPEND = """
+SELECT a.*, (SELECT position FROM events WHERE stream LIKE 'task-%'
+               ORDER BY position DESC LIMIT 1) AS tasks_at
+  FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS a
+"""
 
 MAX_BATCH_EVENTS = 5000
 
@@ -52,11 +57,16 @@ class Append:
 
 @dataclass(slots=True)
 class Appended:
-    """The append is on disk: `position` is that of its last event, `at` when it happened (UTC)."""
+    """The append is on disk: `position` is that of its last event, `at` when it happened (UTC).
+
+    `tasks_at` is the position of the last event of any task that was in the log when this was sent (0: none,
+    or not asked): whoever has read as far has decided by all that was acknowledged by then.
+    """
 
     position: int
     version: int
     at: datetime
+    tasks_at: int = 0
 
 
 Outcome = Appended | VersionConflict
@@ -122,6 +132,7 @@ def _outcomes(appends: Sequence[Append], row: asyncpg.Record) -> list[Outcome]:
                 )
     position: int = row["head_before"]
     at: datetime = row["appended_at"]
+    tasks_at: int = row["tasks_at"] or 0
     outcomes: list[Outcome] = []
     for n, item in enumerate(appends):
         conflict = conflicts.get(n)
@@ -129,7 +140,7 @@ def _outcomes(appends: Sequence[Append], row: asyncpg.Record) -> list[Outcome]:
             outcomes.append(conflict)
             continue
         position += len(item.events)
-        outcomes.append(Appended(position, item.expected + len(item.events), at))
+        outcomes.append(Appended(position, item.expected + len(item.events), at, tasks_at))
     return outcomes
 
 

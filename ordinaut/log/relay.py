@@ -31,7 +31,7 @@ GIVE_WAY_SECONDS = 0.003
 """After a wake-up, before a batch: a worker that begins the run which woke the relay goes first."""
 
 REST_SECONDS = 0.02
-"""After a batch: a run appends three times within milliseconds, and each look costs as much as a few events."""
+"""After a batch: a run appends three times within milliseconds, and a look costs as much as a few events."""
 
 # The envelope is made by the server: events reach Redis without being decoded on the way, and many at
 # once, because each text that is received and sent costs as much as the events in it. JSON without

@@ -49,9 +49,13 @@ class Tasks:
         """The task as it was last seen, possibly old; loaded when it is not remembered."""
         return self._tasks.get(task_id) or await self.load(task_id)
 
+    def remembered_definition(self, task_id: str, version: int) -> Definition | None:
+        """What `definition` answers, where nothing has to be read for it; else None."""
+        return self._definitions.get((task_id, version))
+
     async def definition(self, task_id: str, version: int) -> Definition:
         """The compiled definition number `version` of a task, whatever the task is by now."""
-        known = self._definitions.get((task_id, version))
+        known = self.remembered_definition(task_id, version)
         if known is not None:
             return known
         async with self._pool.acquire() as connection:

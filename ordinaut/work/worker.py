@@ -36,8 +36,8 @@ from ordinaut.work.tools.registry import Registry
 BATCH = 500
 
 LULL_SECONDS = 0.02
-"""When nothing woke the worker for so long, it asks when the next run that is put off is due. Asked after each
-lease, it would be in the way of the first step of what was leased."""
+"""When nothing woke the worker for so long, it asks when the next run that is put off is due. Asked after
+each lease, it would be in the way of the first step of what was leased."""
 
 logger = structlog.get_logger(__name__)
 
@@ -115,7 +115,8 @@ class Worker:
             logger.info("worker.ready", worker=self.name, concurrency=system.settings.worker_concurrency)
             try:
                 while not stop.is_set():
-                    await self._wake.wait(await self._round(shop))
+                    if seconds := await self._round(shop):
+                        await self._wake.wait(seconds)
                 await self._drain()
             finally:
                 for forget in unhear:
@@ -224,10 +225,15 @@ class Worker:
             self._go_on(any(run.limited for run in runs))
 
     async def _definitions(self, runs: Sequence[Run]) -> dict[tuple[str, int], Definition | BaseException]:
-        wanted = list({(run.task_id, run.task_version): None for run in runs})
         tasks = self._system.tasks
-        found = await asyncio.gather(*[tasks.definition(*key) for key in wanted], return_exceptions=True)
-        return dict(zip(wanted, found, strict=True))
+        wanted = {(run.task_id, run.task_version) for run in runs}
+        found: dict[tuple[str, int], Definition | BaseException] = {
+            key: known for key in wanted if (known := tasks.remembered_definition(*key))
+        }
+        if missing := list(wanted - found.keys()):
+            read = await asyncio.gather(*[tasks.definition(*key) for key in missing], return_exceptions=True)
+            found |= zip(missing, read, strict=True)
+        return found
 
     async def _wait_for(self, held: Held) -> None:
         """Carry out the rest of a run that has to wait for something."""
