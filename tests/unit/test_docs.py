@@ -137,6 +137,13 @@ def test_every_invariant_names_tests_that_exist_and_one_of_them_is_named_after_i
         assert "**Kept by**" in text and "**Not shown" in text, name
 
 
+def test_every_test_that_the_page_about_tests_names_exists() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text()
+    named = re.findall(r"`(test_\w+)`", page)
+    assert named and [test for test in named if test not in _tests()] == []
+    assert [path for path in re.findall(r"`(tests/[\w/]+\.py)`", page) if not (ROOT / path).exists()] == []
+
+
 def test_every_file_that_keeps_an_invariant_exists() -> None:
     files = re.findall(r"`([\w/]+\.(?:py|sql|lua))`", INVARIANTS)
     assert files and [path for path in files if not (ROOT / path).exists()] == []
