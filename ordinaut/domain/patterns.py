@@ -20,6 +20,9 @@ Reason = Literal[
 LARGEST = 10_000
 """The most events a window holds; it ends with that many."""
 
+MOST_BYTES = 8 * 1024 * 1024
+"""The most that the inputs of a batch have together, as JSON; it ends before one that would be too much."""
+
 MOST_WAITING = 1000
 """The most it holds where the pattern has parts: each event that leaves it is looked for among the others."""
 
@@ -80,12 +83,13 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A collected event: the position in the log it was collected at, its own time, and which parts of the
-    pattern it is."""
+    """A collected event: the position in the log it was collected at, its own time, which parts of the
+    pattern it is, and how many bytes its input has."""
 
     position: int
     at: datetime
     parts: tuple[str, ...] = ()
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 Time is event time (domain/patterns.py).
 
 - `debounce`: one run when nothing has come for `quiet`, or `max_wait` after the first; for the last event.
-- `batch`: one run for all, when there are `size` of them, or `time` after the first.
+- `batch`: one run for all, when there are `size` of them, or as many bytes as a run takes, or `time` after
+  the first.
 - `throttle`: at most `limit` runs in a window that the first event opens; for the first ones, each at once,
   or for the last ones, when the window ends.
 - `sequence`, `all_of`, `absent`: see domain/parts.py.
@@ -15,9 +16,10 @@ belongs to the next window.
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 
 from ordinaut.domain.parts import decide
-from ordinaut.domain.patterns import Closing, Drop, Held, Pattern, Reason, Start
+from ordinaut.domain.patterns import MOST_BYTES, Closing, Drop, Held, Pattern, Reason, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Window:
             length = self.pattern.time if self.pattern.kind == "batch" else self.pattern.window
             deadline = opened + timedelta(seconds=length)
             number = bisect_right(self.held, deadline, key=lambda each: each.at)
-            return self.held[: min(number, self.pattern.size)], deadline
+            members = self.held[: min(number, self.pattern.size)]
+            return (_fitting(members) if self.pattern.kind == "batch" else members), deadline
         quiet, longest = timedelta(seconds=self.pattern.quiet), timedelta(seconds=self.pattern.max_wait)
         deadline, number = opened, 0
         for each in self.held:
@@ -57,6 +60,14 @@ class Window:
                 break
             deadline, number = min(each.at + quiet, opened + longest), number + 1
         return self.held[:number], deadline
+
+    def is_full(self) -> bool:
+        """Whether it ends, though its time has not come."""
+        members, deadline = self.first()
+        if len(members) >= self.pattern.size or len(self.held) >= self.pattern.most:
+            return True
+        behind = self.held[len(members) : len(members) + 1]
+        return self.pattern.kind == "batch" and any(one.at <= deadline for one in behind)
 
     @property
     def due_at(self) -> datetime:
@@ -87,8 +98,7 @@ def collect(window: Window | None, pattern: Pattern, event: Held) -> Step:
     at = bisect_right(held, (event.at, event.position), key=lambda each: (each.at, each.position))
     left: Window | None = Window(pattern, (*held[:at], event, *held[at:]))
     while left is not None:
-        members, deadline = left.first()
-        full = len(members) >= pattern.size or len(left.held) >= pattern.most
+        full, (_, deadline) = left.is_full(), left.first()
         # Time goes by the latest event there is: what is late by more has its window behind it. Where there
         # are parts, another source may be behind this one, and who ends windows when they are due asks it.
         over = left.held[-1].at > deadline + timedelta(seconds=pattern.lateness)
@@ -134,6 +144,14 @@ def _close_first(window: Window, reason: Reason | None) -> tuple[Closing, Window
         )
     closing = Closing(pattern, decision.members, reason or decision.reason, outcomes)
     return closing, Window(pattern, rest) if rest else None
+
+
+def _fitting(events: tuple[Held, ...]) -> tuple[Held, ...]:
+    """As many of the first of these as one run takes, and one at least."""
+    if sum(one.size for one in events) <= MOST_BYTES:
+        return events
+    number = bisect_right(list(accumulate(one.size for one in events)), MOST_BYTES)
+    return events[: max(1, number)]
 
 
 def _at_once(window: Window | None, pattern: Pattern, event: Held) -> Step:

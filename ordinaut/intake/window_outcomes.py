@@ -33,6 +33,8 @@ class Outcomes:
         self._system = system
         self._decided: list[tuple[Row, Start | Drop, Closing | None]] = []
         self._closed: list[tuple[Row, Closing]] = []
+        self.bytes = 0
+        """How much input the runs have."""
 
     @property
     def requested(self) -> int:
@@ -48,6 +50,8 @@ class Outcomes:
     def decide(self, row: Row, outcome: Start | Drop, closing: Closing | None = None) -> None:
         """What becomes of some events."""
         self._decided.append((row, outcome, closing))
+        if isinstance(outcome, Start):
+            self.bytes += sum(each.size for each in _given(outcome, closing))
 
     async def append(self, connection: Connection) -> None:
         """Append all of it; make this the last thing the transaction does. Raises `TaskChanged`."""
@@ -74,9 +78,18 @@ class Outcomes:
             for _, outcome, _ in self._decided
             for each in (outcome.events if isinstance(outcome, Start) else (outcome.event,))
         } | {closing.held[-1].position for _, closing in self._closed}
+        given = {
+            each.position
+            for _, outcome, closing in self._decided
+            if isinstance(outcome, Start)
+            for each in _given(outcome, closing)
+        }
         rows = await connection.fetch(
-            f"SELECT {COLUMNS} FROM events WHERE position = ANY ($1)", sorted(positions)
-        )
+            f"""SELECT {COLUMNS.removesuffix("data")}
+                       CASE WHEN position = ANY ($2) THEN data ELSE data - 'input' END AS data
+                  FROM events WHERE position = ANY ($1)""",
+            sorted(positions), sorted(given),
+        )  # fmt: skip
         return {row["position"]: to_event(row) for row in rows}
 
     async def _run(
@@ -105,6 +118,12 @@ class Outcomes:
         return Append(
             run_stream(run), 0, (verdict,), task.space, ACTOR, latest.correlation, because, requires(task)
         )
+
+
+def _given(outcome: Start, closing: Closing | None) -> Sequence[Held]:
+    """The events whose input the run gets."""
+    every = outcome.parts or (closing is not None and closing.pattern.kind == "batch")
+    return outcome.events if every else outcome.events[-1:]
 
 
 def _input(outcome: Start, collected: Sequence[Event], events: dict[int, Event]) -> Any:

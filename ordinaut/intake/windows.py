@@ -21,12 +21,26 @@ from ordinaut.intake.following import follow
 from ordinaut.intake.pressure import LEAST_SECONDS, Pressure
 from ordinaut.intake.window_outcomes import Outcomes, TaskChanged
 from ordinaut.log.append import Connection
-from ordinaut.log.read import COLUMNS, to_event
+from ordinaut.log.read import to_event
 from ordinaut.runtime.system import System
-from ordinaut.runtime.windows import Due, Name, Row, due, held_of, load, next_due, store, streams_of
+from ordinaut.runtime.windows import (
+    COLLECTED,
+    Due,
+    Name,
+    Row,
+    due,
+    held_of,
+    load,
+    next_due,
+    store,
+    streams_of,
+)
 
 BATCH = 500
 """How many collected events are taken in, or windows ended, in one transaction."""
+
+ENOUGH_BYTES = 32 * 1024 * 1024
+"""No more is taken in or ended in one transaction when the runs that come of it have so much input."""
 
 PATIENCE_SECONDS = 300.0
 """How long a window that is due waits for a stream whose entries have not all been read."""
@@ -38,7 +52,7 @@ BACKLOG_SECONDS = 0.25
 _LET_GO = "SET LOCAL idle_in_transaction_session_timeout = '15s'"
 
 _NEWS = f"""
-SELECT {COLUMNS} FROM events WHERE type = 'EventCollected' AND position > $1 ORDER BY position LIMIT $2
+SELECT {COLLECTED} FROM events WHERE type = 'EventCollected' AND position > $1 ORDER BY position LIMIT $2
 """
 
 _TO_DO = """
@@ -105,34 +119,40 @@ class Windows:
         return asked
 
     async def _go_on(self, connection: Connection, position: int, asked: "_Asked") -> bool:
-        events = [to_event(row) for row in await connection.fetch(_NEWS, position, BATCH)]
+        news = await connection.fetch(_NEWS, position, BATCH)
+        events = [to_event(row) for row in news]
         # Behind a whole batch there may be more, even from before the streams were asked.
         ending = asked.rows if len(events) < BATCH else []
         before = await load(connection, {_collected_in(one) for one in events} | {one.name for one in ending})
         rows, outcomes = dict(before), Outcomes(self._system)
-        for event in events:
-            self._take_in(event, rows, outcomes)
-            asked.learn(event)
-        for row in ending:
+        taken = ended = 0
+        while taken < len(events) and outcomes.bytes < ENOUGH_BYTES:
+            self._take_in(events[taken], news[taken]["size"], rows, outcomes)
+            asked.learn(events[taken])
+            taken += 1
+        while ended < len(ending) and outcomes.bytes < ENOUGH_BYTES:
+            row = ending[ended]
             found = before.get(row.name)
             if found is not None and found.window == row.window:  # else another intake was here meanwhile
                 rows[row.name] = self._end_due(rows[row.name], asked, outcomes)
+            ended += 1
         await store(connection, [row for name, row in rows.items() if row is not before.get(name)])
-        if events:
+        if taken:
             await connection.execute(
-                "UPDATE log_readers SET position = $1 WHERE name = 'windows'", events[-1].position
+                "UPDATE log_readers SET position = $1 WHERE name = 'windows'", events[taken - 1].position
             )
         await outcomes.append(connection)
         self.requested += outcomes.requested
-        if len(events) == BATCH:
+        if ended < len(asked.rows):
+            self._round = (asked.now, asked.rows[ended - 1].due) if ended else self._round
             return True
         self._next_round(asked)
         return bool(events) or self._round is not None
 
-    def _take_in(self, event: Event, rows: dict[Name, Row], outcomes: Outcomes) -> None:
+    def _take_in(self, event: Event, size: int, rows: dict[Name, Row], outcomes: Outcomes) -> None:
         name = _collected_in(event)
         row = rows.get(name) or Row(*name, event.space, event.data["name"])
-        step = collect(row.window, Pattern.from_data(event.data["pattern"]), held_of(event))
+        step = collect(row.window, Pattern.from_data(event.data["pattern"]), held_of(event, size))
         for closing in step.closings:
             outcomes.close(row, closing)
         for outcome in step.at_once:
@@ -142,7 +162,7 @@ class Windows:
     def _end_due(self, row: Row, asked: "_Asked", outcomes: Outcomes) -> Row:
         """The row when those of its windows have ended that are due, and wait for nothing."""
         window = row.window
-        while window is not None and window.due_at <= asked.now:
+        while window is not None and window.due_at <= asked.now and outcomes.bytes < ENOUGH_BYTES:
             members, deadline = window.first()
             if self._backlog.hides(asked.sources(window, members), deadline) and self._waits_on(
                 row, deadline

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import repeat
 from typing import Any
 
@@ -17,6 +17,16 @@ Name = tuple[str, str]
 
 Due = tuple[datetime, str, str]
 """The place of a window among those that are due: when it is, its task's id and its key."""
+
+
+COLLECTED = (
+    COLUMNS.removesuffix("data")
+    + "data - 'input' AS data, coalesce(octet_length((data->'input')::text), 0) AS size"
+)
+"""The columns of EventCollected and WindowClosed: of the input only the bytes it has."""
+
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+"""Events from behind that instant count as from then: their windows have to end in the calendar, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +85,8 @@ async def store(connection: Connection, rows: Iterable[Row]) -> None:
     open_ = [row for row in given if row.window is not None]
     await connection.executemany(
         """INSERT INTO windows (task_id, key, space, task, pattern, opened_at, positions, instants, parts,
-                                started, due_at)
-           VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""",
+                                sizes, started, due_at)
+           VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)""",
         [_columns(row) for row in open_],
     )
 
@@ -145,10 +155,10 @@ async def rebuild(connection: Connection) -> int:
     return len(rows)
 
 
-def held_of(event: Event) -> Held:
-    """The event that EventCollected put by."""
-    data = event.data
-    return Held(event.position, datetime.fromisoformat(data["at"]), tuple(data.get("parts", ())))
+def held_of(event: Event, size: int) -> Held:
+    """The event that EventCollected put by, with so many bytes of input."""
+    at = min(datetime.fromisoformat(event.data["at"]), LATEST)
+    return Held(event.position, at, tuple(event.data.get("parts", ())), size)
 
 
 async def fold_log(connection: Connection, upto: int) -> dict[Name, Row]:
@@ -156,7 +166,7 @@ async def fold_log(connection: Connection, upto: int) -> dict[Name, Row]:
     throttle that has started its runs are there until another takes their place, though they may be over."""
     rows: dict[Name, Row] = {}
     async for record in connection.cursor(
-        f"""SELECT {COLUMNS} FROM events
+        f"""SELECT {COLLECTED} FROM events
              WHERE type = 'WindowClosed' OR type = 'EventCollected' AND position <= $1 ORDER BY position""",
         upto,
     ):
@@ -165,7 +175,7 @@ async def fold_log(connection: Connection, upto: int) -> dict[Name, Row]:
         name = (data["task"], data["key"])
         row = rows.get(name) or Row(*name, event.space, data["name"])
         if event.type == "EventCollected":
-            held = held_of(event)
+            held = held_of(event, record["size"])
             window = _with(row.window, Pattern.from_data(data["pattern"]), held)
         else:
             window = _without(row.window, frozenset(data["positions"]))
@@ -189,7 +199,7 @@ def _without(window: Window | None, positions: Collection[int]) -> Window | None
 def _row(record: Any) -> Row:
     parts = map(tuple, record["parts"]) if record["parts"] else repeat(())
     # The last one is as long as it has to be.
-    held = tuple(map(Held, record["positions"], record["instants"], parts))
+    held = tuple(map(Held, record["positions"], record["instants"], parts, record["sizes"]))
     window = Window(Pattern.from_data(record["pattern"]), held, record["opened_at"], record["started"])
     return Row(str(record["task_id"]), record["key"], record["space"], record["task"], window)
 
@@ -200,5 +210,6 @@ def _columns(row: Row) -> tuple[Any, ...]:
     return (
         row.task_id, row.key, row.space, row.task, window.pattern.as_data(), window.opened_at,
         [each.position for each in window.held], [each.at for each in window.held],
-        [each.parts for each in window.held] if window.pattern.parts else [], window.started, window.due_at,
+        [each.parts for each in window.held] if window.pattern.parts else [],
+        [each.size for each in window.held], window.started, window.due_at,
     )  # fmt: skip

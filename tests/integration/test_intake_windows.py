@@ -12,6 +12,7 @@ from ordinaut.domain import task
 from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.events import Event
+from ordinaut.intake import windows
 from ordinaut.intake.windows import Windows
 from ordinaut.runtime.windows import rebuild
 from tests.support.api import KEY, PIPELINE, running_api
@@ -308,3 +309,41 @@ def test_a_wrong_pattern_is_told_with_its_place(on: dict[str, Any], pointer: str
     assert any(
         fault.pointer == pointer and told in f"{fault.message} {fault.hint}" for fault in caught.value.faults
     ), caught.value.faults
+
+
+async def test_large_events_make_runs_that_can_be_stored(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "ENOUGH_BYTES", 1)  # so that each transaction ends one window at the most
+    async with a_system(database_url, redis_url) as system:
+        await old(system, "all", batch={"time": "1h"}, key="${data[0]}", input="${data[1]}")
+        await old(system, "save", debounce={"quiet": "1h"}, key="${data[0]}", input="${data[1]}")
+        large = "x" * 1_000_000
+        await add(system, "orders", *((n, [n % 2, large]) for n in range(20)))
+        async with an_intake(system):
+            found = await runs(system, 6)
+        sizes = [len(run.data["input"]) for run in found if run.data["name"] == "all"]
+        assert sorted(sizes) == [2, 2, 8, 8]
+        assert [run.data["input"] for run in found if run.data["name"] == "save"] == [large] * 2
+        assert await table(system) == await folded(system) == {}
+
+
+@pytest.mark.parametrize("on", [{"batch": {"time": "366d"}}, {"absent": {"within": "366d", "after": {}}}])
+async def test_an_event_at_the_end_of_all_time_stops_nothing(
+    database_url: str, redis_url: str, on: dict[str, Any]
+) -> None:
+    async with a_system(database_url, redis_url) as system:
+        await listen(system, "far", **on)
+        await listen(system, "near", "others", batch={"time": "1h", "size": 1})
+        await system.redis.xadd("orders", {"data": "1"}, id="18446744073709551614-1")
+        await system.redis.xadd("orders", {"data": "1"}, id="18446744073709551615-1")
+        async with an_intake(system):
+
+            async def collected() -> bool:
+                return len(await events(system, "EventCollected")) == 2
+
+            await eventually(collected, timeout=20)
+            await system.redis.xadd("others", {"data": "2"})
+            (run,) = await runs(system, 1)
+        assert run.data["input"] == [2]
+        assert await table(system) == await folded(system)

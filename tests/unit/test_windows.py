@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ordinaut.domain.patterns import LARGEST, Drop, Held, Pattern, Start
+from ordinaut.domain.patterns import LARGEST, MOST_BYTES, Drop, Held, Pattern, Start
 from ordinaut.domain.windows import Window, close, collect
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -78,6 +78,19 @@ def test_a_batch_ends_by_its_size_or_its_time(events: list[Held], size: int, tim
         gone_by = (events[following[0]].at - events[one[0]].at).total_seconds()
         assert len(one) == size or gone_by > time, "no run comes before it has to"
     assert window is None or len(window.held) < size
+
+
+@settings(max_examples=150)
+@given(st.lists(st.integers(0, MOST_BYTES + 1), min_size=1, max_size=20))
+def test_a_batch_ends_before_its_inputs_are_too_much_for_a_run(sizes: list[int]) -> None:
+    events = [replace(held(number, number), size=size) for number, size in enumerate(sizes)]
+    runs, _, window = play(Pattern("batch", time=60.0), events)
+    left = [tuple(each.position for each in window.held)] if window else []
+    assert [n for one in runs + left for n in one] == list(range(len(sizes)))
+    for one in runs + left:
+        assert len(one) == 1 or sum(sizes[n] for n in one) <= MOST_BYTES
+    for one, following in zip(runs, (runs + left)[1:], strict=False):
+        assert sum(sizes[n] for n in one) + sizes[following[0]] > MOST_BYTES, "no run comes before it has to"
 
 
 @settings(max_examples=150)
