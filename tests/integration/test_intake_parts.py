@@ -18,7 +18,15 @@ from tests.support.api import KEY, PIPELINE, running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, happen, listen, roomy
-from tests.support.windows import add, folded, old, read_everything, runs, settle, table
+from tests.support.windows import (
+    add,
+    folded,
+    old,
+    read_everything,
+    runs,
+    settle,
+    table,
+)
 
 ORDER_PAID: dict[str, Any] = {
     "within": "1m",

@@ -19,7 +19,16 @@ from tests.support.api import KEY, PIPELINE, running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, happen, listen, roomy
-from tests.support.windows import add, as_json, folded, old, read_everything, runs, settle, table
+from tests.support.windows import (
+    add,
+    as_json,
+    folded,
+    old,
+    read_everything,
+    runs,
+    settle,
+    table,
+)
 
 
 async def test_a_debounced_task_has_one_run_for_the_last_of_many_events_of_a_key(

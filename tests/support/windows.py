@@ -1,5 +1,7 @@
 """Tasks that collect events: entries of long ago, what becomes of them, and the table of windows."""
 
+import asyncio
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +13,7 @@ from ordinaut.intake.windows import Windows
 from ordinaut.runtime.system import System
 from ordinaut.runtime.windows import Row, fold_log, load
 from tests.support.eventually import eventually
-from tests.support.listening import events, listen, read_to_the_end, roomy
+from tests.support.listening import an_intake, events, listen, read_to_the_end, roomy
 
 BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
 """The entries of these tests are so old that every window is due when they have been read."""
@@ -71,3 +73,25 @@ async def read_everything(system: System) -> bool:
     streams = [key async for key in system.redis.scan_iter(_type="stream")]
     groups = [stream for stream in streams if await system.redis.xinfo_groups(stream)]
     return all([await read_to_the_end(system.redis, stream) for stream in groups])
+
+
+async def collect_some(system: System, number: int) -> None:
+    """Let an intake work until more than so many events are collected."""
+    async with an_intake(system):
+
+        async def collected() -> bool:
+            return len(await events(system, "EventCollected")) > number
+
+        await eventually(collected, timeout=20)
+
+
+async def cut_off(system: System, chance: random.Random, *, times: int) -> None:
+    """Let two at once move the windows on, and cut both off at some moment, again and again; the table is
+    what the log says each time."""
+    for _ in range(times):
+        cut = [asyncio.create_task(Windows(system).step()) for _ in range(2)]
+        await asyncio.sleep(chance.random() * 0.02)
+        for one in cut:
+            one.cancel()
+        await asyncio.gather(*cut, return_exceptions=True)
+        assert await table(system) == await folded(system)
