@@ -17,10 +17,9 @@ from ordinaut.runtime.system import System
 from tests.support.api import KEY, PIPELINE, running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, happen, listen, roomy
+from tests.support.listening import a_system, an_intake, events, happen, listen
 from tests.support.windows import (
     add,
-    folded,
     old,
     read_everything,
     runs,
@@ -215,19 +214,8 @@ async def test_each_event_is_decided_on_once_however_often_the_process_is_cut_of
         for stream, first in (("orders", 0), ("payments", 0.25)):
             entries = [(first + n / 2, {"k": str(chance.randrange(5)), "n": n}) for n in range(150)]
             await add(system, stream, *entries)
-        async with an_intake(system):
-
-            async def collected() -> bool:
-                return len(await events(system, "EventCollected")) > 150
-
-            await eventually(collected, timeout=20)
-        for _ in range(15):
-            cut = [asyncio.create_task(Windows(system, roomy(system)).step()) for _ in range(2)]
-            await asyncio.sleep(chance.random() * 0.02)
-            for one in cut:
-                one.cancel()
-            await asyncio.gather(*cut, return_exceptions=True)
-            assert await table(system) == await folded(system)
+        await collect_some(system, 150)
+        await cut_off(system, chance, times=15)
         async with an_intake(system), an_intake(system):
             await all_decided(system)
         collected_events = await events(system, "EventCollected")

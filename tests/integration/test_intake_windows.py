@@ -18,7 +18,7 @@ from ordinaut.runtime.windows import rebuild
 from tests.support.api import KEY, PIPELINE, running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
-from tests.support.listening import a_system, an_intake, events, happen, listen, roomy
+from tests.support.listening import a_system, an_intake, events, happen, listen
 from tests.support.windows import (
     add,
     as_json,
@@ -98,19 +98,8 @@ async def test_each_event_is_in_one_run_however_often_the_process_is_cut_off(
         await old(system, "load", key="${data.key}", input="${data.n}", batch={"size": 7, "time": "20s"})
         entries = [(n / 4, {"key": str(chance.randrange(5)), "n": n}) for n in range(300)]
         await add(system, "orders", *entries)
-        async with an_intake(system):
-
-            async def collected() -> bool:
-                return len(await events(system, "EventCollected")) > 150
-
-            await eventually(collected, timeout=20)
-        for _ in range(15):
-            cut = [asyncio.create_task(Windows(system, roomy(system)).step()) for _ in range(2)]
-            await asyncio.sleep(chance.random() * 0.02)
-            for one in cut:
-                one.cancel()
-            await asyncio.gather(*cut, return_exceptions=True)
-            assert await table(system) == await folded(system)
+        await collect_some(system, 150)
+        await cut_off(system, chance, times=15)
         async with an_intake(system), an_intake(system):
 
             async def all_of_them() -> list[Any]:

@@ -89,7 +89,7 @@ async def cut_off(system: System, chance: random.Random, *, times: int) -> None:
     """Let two at once move the windows on, and cut both off at some moment, again and again; the table is
     what the log says each time."""
     for _ in range(times):
-        cut = [asyncio.create_task(Windows(system).step()) for _ in range(2)]
+        cut = [asyncio.create_task(Windows(system, roomy(system)).step()) for _ in range(2)]
         await asyncio.sleep(chance.random() * 0.02)
         for one in cut:
             one.cancel()
