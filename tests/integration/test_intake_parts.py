@@ -20,6 +20,8 @@ from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, happen, listen
 from tests.support.windows import (
     add,
+    collect_some,
+    cut_off,
     old,
     read_everything,
     runs,

@@ -22,6 +22,8 @@ from tests.support.listening import a_system, an_intake, events, happen, listen
 from tests.support.windows import (
     add,
     as_json,
+    collect_some,
+    cut_off,
     folded,
     old,
     read_everything,
