@@ -46,12 +46,15 @@ for i = 5, #ARGV do
   while from <= #ARGV[i] do
     local to = string.find(ARGV[i], '\n', from, true) or #ARGV[i] + 1
     if position > last then
-      local event = string.sub(ARGV[i], from, to - 1)
-      redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], string.format('%.0f-0', position), 'event', event)
+      redis.call('XADD', KEYS[1], string.format('%.0f-0', position), 'event', string.sub(ARGV[i], from, to - 1))
       last = position
     end
     position = position + 1
     from = to + 1
   end
+end
+-- Once, because as a part of each XADD it would cost a sixth of that.
+if #ARGV >= 5 then
+  redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[2])
 end
 return last
