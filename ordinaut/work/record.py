@@ -40,7 +40,7 @@ async def record_all(
     late: list[int] = []
     for n, outcome in enumerate(outcomes := await system.appender.attempt_all(items)):
         if isinstance(outcome, Appended):
-            apply(said[n][0], said[n][1], outcome)
+            apply(said[n][0], said[n][1], outcome.at)
         else:
             late.append(n)
     if late:
@@ -79,7 +79,7 @@ async def _insist(system: System, run: Run, item: Append, outcome: Outcome | Exc
             (outcome,) = await system.appender.attempt_all([item])
         else:
             raise outcome
-    apply(run, item.events, outcome)
+    apply(run, item.events, outcome.at)
 
 
 async def _recorded(system: System, run: Run, item: Append) -> Appended | None:
