@@ -13,14 +13,13 @@ from typing import Any
 import httpx
 import structlog
 from redis.exceptions import RedisError
-from rich.console import Console
 
 from ordinaut.cli.apply import Item, carry_out, check_on_server, find_files, plan, read_items
 from ordinaut.cli.client import KEY_FILE, Client
 from ordinaut.cli.database import database
 from ordinaut.cli.dev_banner import Session, banner
 from ordinaut.cli.feed import Feed
-from ordinaut.cli.output import note, print_error
+from ordinaut.cli.output import PlainConsole, note, print_error
 from ordinaut.cli.schema import prepare
 from ordinaut.cli.serve import ROLES, opened, run_loop, run_roles, stop_on_signals
 from ordinaut.cli.yaml_source import Document
@@ -162,7 +161,7 @@ async def _show(session: Session, system: System, stop: asyncio.Event) -> None:
     applied = await asyncio.to_thread(_apply_examples, session, stop) if session.examples else []
     if stop.is_set():
         return
-    console = Console(highlight=False)
+    console = PlainConsole(highlight=False)
     demo = "big-orders" in applied
     banner(console, session, applied, demo=demo)
     async with asyncio.TaskGroup() as group:

@@ -1,6 +1,5 @@
 """`ordinaut log …` and `ordinaut event publish` over HTTP."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -65,7 +64,7 @@ def follow(filters: Mapping[str, Any], *, as_json: bool) -> int:
     with suppress(KeyboardInterrupt), Client() as client:
         for event in client.live("/v1/log/live", **filters):
             if as_json:
-                print(json.dumps(event, ensure_ascii=False), flush=True)
+                print_json(event, indent=None)
             else:
                 _print(console, event)
     return 0

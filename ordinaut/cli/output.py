@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ordinaut.domain.errors import OrdinautError
 
@@ -22,15 +23,29 @@ STATES = {
 """The colour of each state a thing may be in."""
 
 
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""Characters that a terminal may obey, and how they are shown."""
+
+_CONTROL_IN_JSON = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
+class PlainConsole(Console):
+    """A console that shows control characters and does not send them: what is shown comes from anybody."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A text of what was given to print."""
+        return super().render_str(text.translate(CONTROL), **how)
+
+
 def out() -> Console:
     """The console on stdout; where it is not a terminal lines are as long as they are."""
     width = None if sys.stdout.isatty() else 4000
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
+    return PlainConsole(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
 
 
 def err() -> Console:
     """The console on stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return PlainConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -43,9 +58,10 @@ def note(text: str) -> None:
     err().print(text, markup=False)
 
 
-def print_json(value: Any) -> None:
-    """A JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """A JSON document on stdout, at once; without `indent` on one line."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    print(text.translate(_CONTROL_IN_JSON), flush=True)
 
 
 def print_error(error: OrdinautError) -> None:
