@@ -110,6 +110,8 @@ class Backlog:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._progress_in_redis(stream)
         except _UNREACHABLE as error:
+            if str(error).startswith("WRONGTYPE"):
+                return _NOTHING  # it is no stream any more, and holds no events
             self._failed(error)
             return 0
 

@@ -159,6 +159,19 @@ async def test_a_window_that_is_due_waits_for_what_the_stream_still_holds(
         assert [run.data["input"] for run in found] == [[0, 1]]
 
 
+async def test_a_window_waits_for_no_key_that_has_become_something_else(
+    database_url: str, redis_url: str
+) -> None:
+    async with a_system(database_url, redis_url) as system, an_intake(system):
+        await listen(system, "load", batch={"size": 100, "time": "1s"})
+        await system.redis.xadd("orders", {"data": "1"})
+        await eventually(lambda: events(system, "EventCollected"))
+        await system.redis.delete("orders")
+        await system.redis.set("orders", "a text")
+        (run,) = await runs(system, 1)
+        assert run.data["input"] == [1]
+
+
 async def test_windows_that_wait_for_their_stream_keep_no_others_waiting(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
