@@ -13,10 +13,10 @@ from ordinaut.api.replays import REACH, read_reach
 from ordinaut.domain.definition import Definition, parse_definition
 from ordinaut.domain.errors import Forbidden, Invalid
 from ordinaut.domain.ids import task_id
-from ordinaut.domain.planned import Source
 from ordinaut.domain.task import Task
 from ordinaut.runtime.keys import Caller
-from ordinaut.runtime.reach import Reach, listening_as_if_active
+from ordinaut.runtime.listening import is_pattern
+from ordinaut.runtime.reach import Hearing, Reach
 from ordinaut.runtime.rehearsal import MOST_ENTRIES, Rehearsal, Trial, rehearse
 
 router = APIRouter(prefix="/v1", tags=["triggers"], route_class=Direct)
@@ -39,7 +39,8 @@ async def try_trigger(request: Request) -> Response:
     the log; nothing is done.
 
     It looks at the newest `last` entries, or at those from `from` to `to`. `counts` are exact, `items` at
-    most `limit`: the entries it matches, fails on, or treats differently than the task does now.
+    most `limit`: the entries it matches, fails on, or treats differently than the task does now. Where
+    entries are collected, `windows` are what would have held them, and the runs that come of each.
     """
     door, caller = door_of(request), caller_of(request)
     body = parse_object(await read_body(request, door.system.settings.max_body_bytes))
@@ -47,13 +48,19 @@ async def try_trigger(request: Request) -> Response:
     limit = _number(body, "limit", MOST_LISTED) or LISTED
     now = door.system.time.now()
     definition = _definition(door, body["definition"], now)
-    reach = read_reach(body, definition.name, definition, _last(body))
+    task = Task(
+        task_id(caller.space, definition.name), caller.space, definition.name, "active",
+        definition.normalised(), created_at=now,
+    )  # fmt: skip
+    wanted = Hearing(task, definition)
+    reach = read_reach(body, wanted, _last(body))
     await _require_readable(door, caller, reach)
-    trial, current = await _trial(door, caller.space, definition, reach.source, now)
+    current = await _current(door, task.id)
+    trial = Trial(wanted, current)
     done = await rehearse(
         door.system, caller.space, reach, trial, limit=limit, everything=flag_field(body, "all")
     )
-    return as_json(_answer(definition, reach, trial, done, current))
+    return as_json(_answer(reach, trial, done))
 
 
 def _number(body: Mapping[str, Any], name: str, most: int) -> int | None:
@@ -84,49 +91,50 @@ def _definition(door: Door, document: Any, now: datetime) -> Definition:
 
 async def _require_readable(door: Door, caller: Caller, reach: Reach) -> None:
     """A Redis stream has no space: a reader sees those whose entries it sees anyway, as inputs of runs."""
-    stream = reach.source.stream
-    if caller.role != "reader" or stream is None or reach.source.kind != "stream":
+    streams = [str(source.stream) for source in reach.sources if source.kind == "stream"]
+    if caller.role != "reader" or not streams:
         return
     await door.triggers.refresh()
-    if not door.triggers.listening(stream, caller.space):
-        raise Forbidden(
-            f"no task of the space {caller.space!r} listens to {stream!r}:"
-            " reading it needs an operator's or admin's key"
-        )
+    for stream in streams:
+        # Who listens to `*` hears all that `orders.*` stands for: a pattern is asked about as a name is.
+        if not door.triggers.listening(stream, caller.space):
+            raise Forbidden(
+                f"no task of the space {caller.space!r} listens to {stream!r}:"
+                " reading it needs an operator's or admin's key"
+            )
 
 
-async def _trial(
-    door: Door, space: str, definition: Definition, source: Source, now: datetime
-) -> tuple[Trial, Task | None]:
-    """The trigger to try, and the task as it is now, if there is one of that name."""
-    found = await door.system.tasks.load(task_id(space, definition.name))
-    there = found if found.exists else None
-    task = Task(found.id, space, definition.name, "active", definition.normalised(), created_at=now)
-    wanted = listening_as_if_active(task, definition, source)
-    if there is None:
-        return Trial(wanted), None
-    as_it_is = await door.system.tasks.definition(there.id, there.version)
-    try:
-        return Trial(wanted, listening_as_if_active(there, as_it_is, source), compared=True), there
-    except Invalid:
-        return Trial(wanted, None, compared=True), there
+async def _current(door: Door, id: str) -> Hearing | None:
+    """The task as it is now; None when there is none."""
+    task = await door.system.tasks.load(id)
+    if not task.exists:
+        return None
+    return Hearing(task, await door.system.tasks.definition(task.id, task.version))
 
 
-def _answer(
-    definition: Definition, reach: Reach, trial: Trial, done: Rehearsal, current: Task | None
-) -> dict[str, Any]:
-    counts = {name: done.counts[name] for name in ("entries", "match", "none", "error")}
-    if current is not None:
-        counts |= {name: done.counts[name] for name in ("newly", "no_longer", "input")}
+def _answer(reach: Reach, trial: Trial, done: Rehearsal) -> dict[str, Any]:
+    names = ["entries", "match", "none", "error", "runs"]
+    if trial.now is not None:
+        names += ["newly", "no_longer", "input", "runs_now"]
+    counts = {name: done.counts[name] for name in names}
+    windows = None
+    if done.windows is not None:
+        counts |= {name: done.windows.counts[name] for name in ("windows", "open", "dropped")}
+        windows = {"items": done.windows.items, "left_off": done.windows.left_off}
+    alone = len(reach.sources) == 1 and not is_pattern(reach.sources[0].stream or "")
+    first, last = done.first, done.last
     return {
-        "task": definition.name,
-        "compared_with": current.version if current else None,
-        "source": reach.source.public(),
-        "from": done.first,
-        "to": done.last,
+        "task": trial.wanted.task.name,
+        "compared_with": trial.now.task.version if trial.now else None,
+        "sources": [source.public() for source in reach.sources],
+        "from": first[1] if first and alone else None,
+        "to": last[1] if last and alone else None,
+        "from_time": first[2].isoformat() if first else None,
+        "to_time": last[2].isoformat() if last else None,
         "collects": trial.collects,
         "counts": counts,
         "items": done.items,
         "left_off": done.left_off,
+        "windows": windows,
         "next": None,
     }

@@ -11,12 +11,11 @@ from ordinaut.api.backfills import HOW, begin, how
 from ordinaut.api.bodies import flag_field, text_field
 from ordinaut.api.door import Answer, Command, Direct, command
 from ordinaut.domain.backfill import Wanted
-from ordinaut.domain.definition import Definition
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.planned import Planned
 from ordinaut.domain.task import Task
-from ordinaut.runtime.reach import Reach, check_reach, choose_source
-from ordinaut.runtime.replay import past_entries
+from ordinaut.runtime.reach import Hearing, Reach, check_reach
+from ordinaut.runtime.replay import past_entries, replayed_source, require_own_runs
 
 router = APIRouter(prefix="/v1", tags=["backfills"], route_class=Direct)
 
@@ -49,9 +48,12 @@ async def replay_stream(command: Command) -> Answer:
 
     async def find(task: Task) -> tuple[Wanted, Sequence[Planned]]:
         definition = await command.system.tasks.definition(task.id, task.version)
-        reach = read_reach(body, task.name, definition)
-        wanted = Wanted(reach.since, reach.until, **more, source=reach.source)
-        found = await past_entries(command.system, task, definition, reach, rerun=wanted.rerun)
+        hearing = Hearing(task, definition)
+        require_own_runs(hearing)
+        reach = read_reach(body, hearing)
+        source = replayed_source(hearing, reach)
+        wanted = Wanted(reach.since, reach.until, **more, source=source)
+        found = await past_entries(command.system, hearing, reach, rerun=wanted.rerun)
         if not found:
             return wanted, found
         since, until = wanted.since or found[0].id, wanted.until or found[-1].id
@@ -60,13 +62,12 @@ async def replay_stream(command: Command) -> Answer:
     return await begin(command, find, dry=flag_field(body, "dry_run"))
 
 
-def read_reach(body: Mapping[str, Any], task: str, definition: Definition, last: int | None = None) -> Reach:
-    """Which entries a body asks for, to be held against the trigger of the task of that name. Raises
-    Invalid."""
+def read_reach(body: Mapping[str, Any], hearing: Hearing, last: int | None = None) -> Reach:
+    """Which entries a body asks for, to be held against a task. Raises Invalid."""
     stream = text_field(body, "stream")
     if stream == "":
         raise Invalid.at("/stream", "must name a stream")
-    source = choose_source(task, definition, stream, log=flag_field(body, "log"))
-    reach = Reach(source, text_field(body, "from"), text_field(body, "to"), last)
+    sources = hearing.sources(stream, log=flag_field(body, "log"))
+    reach = Reach(sources, text_field(body, "from"), text_field(body, "to"), last)
     check_reach(reach)
     return reach

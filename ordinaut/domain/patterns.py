@@ -6,7 +6,7 @@ that the events carry, not those they were read at.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 Kind = Literal["debounce", "batch", "throttle", "sequence", "all_of", "absent"]
@@ -22,6 +22,9 @@ LARGEST = 10_000
 
 MOST_BYTES = 8 * 1024 * 1024
 """The most that the inputs of a batch have together, as JSON; it ends before one that would be too much."""
+
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+"""Events from behind that instant count as from then: their windows have to end in the calendar, too."""
 
 MOST_WAITING = 1000
 """The most it holds where the pattern has parts: each event that leaves it is looked for among the others."""
@@ -91,6 +94,12 @@ class Held:
     parts: tuple[str, ...] = ()
     size: int = 0
 
+    @classmethod
+    def from_data(cls, position: int, data: Mapping[str, Any], size: int) -> Self:
+        """The event that EventCollected put by, with so many bytes of input."""
+        at = min(datetime.fromisoformat(data["at"]), LATEST)
+        return cls(position, at, tuple(data.get("parts", ())), size)
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -99,6 +108,19 @@ class Start:
 
     events: tuple[Held, ...]
     parts: tuple[tuple[str, Held], ...] = ()
+
+
+def input_of(start: Start, collected: Mapping[int, Mapping[str, Any]]) -> Any:
+    """The input of the run, from what EventCollected says of its events, by their positions."""
+    given = [collected[held.position] for held in start.events]
+    match given[-1]["pattern"]["kind"]:
+        case "batch":
+            return [one["input"] for one in given]
+        case "sequence" | "all_of":
+            return {name: collected[held.position]["input"][name] for name, held in start.parts}
+        case "absent":
+            return given[-1]["input"][AFTER]
+    return given[-1]["input"]
 
 
 @dataclass(frozen=True, slots=True)

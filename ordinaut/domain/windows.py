@@ -14,7 +14,7 @@ belongs to the next window.
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import accumulate
 
@@ -29,13 +29,14 @@ class Window:
     a window ends with each decision on some of its events.)
 
     A pattern that starts runs at once holds none: `started` counts its runs, and `opened_at` is the first
-    event's time.
+    event's time. `known` is how many events a debounced window is known to begin with, and their deadline.
     """
 
     pattern: Pattern
     held: tuple[Held, ...] = ()
     opened_at: datetime | None = None
     started: int = 0
+    known: tuple[int, datetime] | None = field(default=None, compare=False, repr=False)
 
     def first(self) -> tuple[tuple[Held, ...], datetime]:
         """The events of this window, and its deadline: the instant, in event time, behind which nothing
@@ -54,8 +55,8 @@ class Window:
             members = self.held[: min(number, self.pattern.size)]
             return (_fitting(members) if self.pattern.kind == "batch" else members), deadline
         quiet, longest = timedelta(seconds=self.pattern.quiet), timedelta(seconds=self.pattern.max_wait)
-        deadline, number = opened, 0
-        for each in self.held:
+        number, deadline = self.known or (0, opened)
+        for each in self.held[number:]:
             if number and each.at > deadline:
                 break
             deadline, number = min(each.at + quiet, opened + longest), number + 1
@@ -96,13 +97,17 @@ def collect(window: Window | None, pattern: Pattern, event: Held) -> Step:
         return replace(_at_once(window, pattern, event), closings=tuple(closings))
     held = window.held if window else ()
     at = bisect_right(held, (event.at, event.position), key=lambda each: (each.at, each.position))
-    left: Window | None = Window(pattern, (*held[:at], event, *held[at:]))
+    # Most events come last: the thousands before need not be looked at for each.
+    known = window.known if window is not None and window.pattern == pattern and at == len(held) else None
+    left: Window | None = Window(pattern, (*held[:at], event, *held[at:]), known=known)
     while left is not None:
-        full, (_, deadline) = left.is_full(), left.first()
+        full, (members, deadline) = left.is_full(), left.first()
         # Time goes by the latest event there is: what is late by more has its window behind it. Where there
         # are parts, another source may be behind this one, and who ends windows when they are due asks it.
         over = left.held[-1].at > deadline + timedelta(seconds=pattern.lateness)
         if not full and (pattern.parts or not over):
+            if pattern.kind == "debounce":
+                left = replace(left, known=(len(members), deadline))
             break
         left = _end(left, closings, "size" if full and not (pattern.parts and over) else None)
     return Step(left, tuple(closings))

@@ -7,7 +7,7 @@ from typing import Any
 from ordinaut.domain import ids
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.events import Event, NewEvent, reference
-from ordinaut.domain.patterns import AFTER, Closing, Drop, Held, Start
+from ordinaut.domain.patterns import Closing, Drop, Held, Start, input_of
 from ordinaut.domain.request import request_run, skip_occurrence
 from ordinaut.domain.run import run_stream
 from ordinaut.log.append import Append, Connection, append
@@ -110,7 +110,7 @@ class Outcomes:
         if reason is not None:
             verdict = skip_occurrence(task, cause, reason, {"depth": depth} if depth else None)
         else:
-            payload = _input(outcome, collected, events)
+            payload = input_of(outcome, {event.position: event.data for event in collected})
             definition = await self._system.tasks.definition(task.id, task.version)
             verdict = request_run(task, definition, cause, payload, depth=depth)
         run = ids.window_run_id(_ms(held[-1].at), row.task_id, row.key, *_ends(held))
@@ -124,18 +124,6 @@ def _given(outcome: Start, closing: Closing | None) -> Sequence[Held]:
     """The events whose input the run gets."""
     every = outcome.parts or (closing is not None and closing.pattern.kind == "batch")
     return outcome.events if every else outcome.events[-1:]
-
-
-def _input(outcome: Start, collected: Sequence[Event], events: dict[int, Event]) -> Any:
-    latest = collected[-1]
-    match latest.data["pattern"]["kind"]:
-        case "batch":
-            return [event.data["input"] for event in collected]
-        case "sequence" | "all_of":
-            return {name: events[held.position].data["input"][name] for name, held in outcome.parts}
-        case "absent":
-            return latest.data["input"][AFTER]
-    return latest.data["input"]
 
 
 def _cause(row: Row, outcome: Start, collected: Sequence[Event], events: dict[int, Event]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a trigger makes of a past entry: the very decision that intake (or POST /v1/events, or the reader of
 the log) takes, without its effects."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -11,9 +12,10 @@ from ordinaut.domain.task import Task
 from ordinaut.runtime.entries import Entry, decide, digest
 from ordinaut.runtime.listening import Listening
 from ordinaut.runtime.log_triggers import decide_event
-from ordinaut.runtime.past_entries import PastEntry
+from ordinaut.runtime.past_entries import PastEntry, source_of
 from ordinaut.runtime.past_events import LogEvent
 from ordinaut.runtime.publication import Incoming, Origin, Publication, event_run_id
+from ordinaut.runtime.reach import Hearing
 from ordinaut.runtime.system import System
 
 
@@ -23,7 +25,8 @@ class Judged:
     (`none`) its `where` is not true, or (`error`) it starts nothing for this `reason`.
 
     `run` is the id of the run it would get. Of a Redis entry `digest` stands for its fields, and `next_run`
-    is that id where another entry had its id before.
+    is that id where another entry had its id before. `collected` is what EventCollected says of one that is
+    collected.
     """
 
     id: str
@@ -34,12 +37,13 @@ class Judged:
     depth: int = 0
     digest: str | None = None
     next_run: str | None = None
+    collected: Mapping[str, Any] | None = None
 
 
-def judge(system: System, found: PastEntry, listening: Listening) -> Judged:
-    """What the one task that listens makes of an entry."""
-    task: Task = listening[0].task
-    now = system.time.now()
+def judge(system: System, found: PastEntry, hearing: Hearing) -> Judged:
+    """What a task makes of an entry."""
+    task, now = hearing.task, system.time.now()
+    listening = hearing.of(source_of(found))
     match found:
         case Entry():
             return _entry(found, task, listening, now)
@@ -73,5 +77,7 @@ def _judged(entry_id: str, run: str, event: NewEvent | None) -> Judged:
     if event is None:
         return Judged(entry_id, run, "none")
     if event.type in ("RunRequested", "EventCollected"):
-        return Judged(entry_id, run, "match", None, event.data["input"], event.data["depth"])
+        collected = event.data if event.type == "EventCollected" else None
+        given, depth = event.data["input"], event.data["depth"]
+        return Judged(entry_id, run, "match", None, given, depth, collected=collected)
     return Judged(entry_id, run, "error", event.data["reason"])

@@ -3,6 +3,8 @@ own of one type."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -17,7 +19,6 @@ CHUNK = 100
 """Events read at once: each may be large."""
 
 _RECEIVED = "type = 'EventReceived' AND space = $1 AND data->>'stream' = $2"
-_POSITION = f"SELECT position FROM events WHERE {_RECEIVED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,78 +29,102 @@ class LogEvent:
     first: Event
 
 
-async def read_published(pool: asyncpg.Pool, space: str, reach: Reach) -> AsyncIterator[list[Event]]:
-    """The events that were published in the stream, oldest first, some at a time. Raises Invalid naming what
-    of `reach` is wrong."""
-    stream = reach.source.stream
-    assert stream is not None
+@dataclass(frozen=True, slots=True)
+class LogStretch:
+    """The events that are `which` (SQL, with the parameters `given`) between two positions, both included.
+    `cut` is the time of the first where there may be older ones that were left out."""
+
+    pool: asyncpg.Pool
+    which: str
+    given: tuple[str, ...]
+    first: int
+    last: int
+    cut: datetime | None = None
+
+    async def read(self) -> AsyncIterator[list[Event]]:
+        """The events, oldest first, some at a time."""
+        number, first = len(self.given), self.first
+        statement = f"""SELECT {COLUMNS} FROM events WHERE {self.which}
+                           AND position BETWEEN ${number + 1} AND ${number + 2}
+                         ORDER BY position LIMIT {CHUNK}"""
+        while True:
+            async with self.pool.acquire() as connection:
+                rows = await connection.fetch(statement, *self.given, first, self.last)
+            if rows:
+                first = rows[-1]["position"] + 1
+                yield [to_event(row) for row in rows]
+            if len(rows) < CHUNK:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class OwnStretch:
+    """The log's own events of one type."""
+
+    events: LogStretch
+
+    @property
+    def cut(self) -> datetime | None:
+        """As of the events."""
+        return self.events.cut
+
+    async def read(self) -> AsyncIterator[list[LogEvent]]:
+        """The events, oldest first, some at a time."""
+        async for events in self.events.read():
+            async with self.events.pool.acquire() as connection:
+                begun = await read_first(connection, sorted({each.stream for each in events}))
+            yield [LogEvent(each, begun[each.stream]) for each in events]
+
+
+async def published(pool: asyncpg.Pool, space: str, stream: str, reach: Reach) -> LogStretch | None:
+    """Where the events are that were published in the stream; None when there are none. Raises Invalid naming
+    what of `reach` is wrong."""
+    given = (space, stream)
     async with pool.acquire() as connection:
-        first, last = await _positions(connection, space, stream, reach)
-    while True:
-        async with pool.acquire() as connection:
-            rows = await connection.fetch(
-                f"""SELECT {COLUMNS} FROM events WHERE {_RECEIVED} AND position BETWEEN $3 AND $4
-                     ORDER BY position LIMIT $5""",
-                space, stream, first, last, CHUNK,
-            )  # fmt: skip
-        if rows:
-            first = rows[-1]["position"] + 1
-            yield [to_event(row) for row in rows]
-        if len(rows) < CHUNK:
-            return
-
-
-async def _positions(connection: Connection, space: str, stream: str, reach: Reach) -> tuple[int, int]:
-    """The positions in the log that the reach lies between."""
-    newest = await connection.fetchval(f"{_POSITION} ORDER BY position DESC LIMIT 1", space, stream)
-    if newest is None:
-        hint = "leave `log` out for the stream in Redis"
-        raise Invalid.at("/stream", f"the log has no event of the stream {stream!r}", hint)
-    last = newest if reach.until is None else await _position(connection, space, stream, "to", reach.until)
-    if reach.last is not None:
-        first = await connection.fetchval(
-            f"{_POSITION} ORDER BY position DESC OFFSET $3 LIMIT 1", space, stream, reach.last - 1
-        )
-        return first or 1, last
-    first = 1 if reach.since is None else await _position(connection, space, stream, "from", reach.since)
+        newest = await _newest(connection, _RECEIVED, given, 1)
+        if newest is None:
+            return None
+        first, last, cut = 1, int(newest["position"]), None
+        if reach.until is not None:
+            last = await _position(connection, given, "to", reach.until)
+        if reach.since is not None:
+            first = await _position(connection, given, "from", reach.since)
+        if reach.last is not None and (oldest := await _newest(connection, _RECEIVED, given, reach.last)):
+            first, cut = oldest["position"], oldest["at"]
     if first > last:
         raise Invalid.at("/from", "comes behind `to`", "the id of the first event, then of the last")
-    return first, last
+    return LogStretch(pool, _RECEIVED, given, first, last, cut)
 
 
-async def _position(connection: Connection, space: str, stream: str, name: str, event_id: str) -> int:
-    position: int | None = await connection.fetchval(
-        f"{_POSITION} AND stream = $3", space, stream, event_stream(event_id.lower())
-    )
-    if position is None:
-        raise Invalid.at(f"/{name}", f"no event {event_id} was received in the stream {stream!r}")
-    return position
-
-
-async def read_own(pool: asyncpg.Pool, space: str, reach: Reach) -> AsyncIterator[list[LogEvent]]:
-    """The log's own events of one type, oldest first, some at a time."""
-    event = reach.source.event
+async def own(pool: asyncpg.Pool, space: str, event: str, reach: Reach) -> OwnStretch:
+    """Where the log's own events of a type are."""
     assert event in EVENT_TYPES
     # A literal: the index on types holds only some of them, and is not used for a parameter.
     which = f"type = '{event}' AND space = $1"
-    first, last = int(reach.since or 1), int(reach.until or MAX_POSITION)
+    first: int = int(reach.since or 1)
+    cut: datetime | None = None
     async with pool.acquire() as connection:
-        newest = await connection.fetchval("SELECT position FROM log_head")
-        last = min(last, newest)
-        if reach.last is not None:
-            oldest = f"SELECT position FROM events WHERE {which} ORDER BY position DESC OFFSET $2 LIMIT 1"
-            first = await connection.fetchval(oldest, space, reach.last - 1) or 1
-    while True:
-        async with pool.acquire() as connection:
-            rows = await connection.fetch(
-                f"""SELECT {COLUMNS} FROM events WHERE {which} AND position BETWEEN $2 AND $3
-                     ORDER BY position LIMIT $4""",
-                space, first, last, CHUNK,
-            )  # fmt: skip
-            events = [to_event(row) for row in rows]
-            begun = await read_first(connection, sorted({each.stream for each in events}))
-        if events:
-            first = events[-1].position + 1
-            yield [LogEvent(each, begun[each.stream]) for each in events]
-        if len(events) < CHUNK:
-            return
+        newest: int = await connection.fetchval("SELECT position FROM log_head")
+        if reach.last is not None and (oldest := await _newest(connection, which, (space,), reach.last)):
+            first, cut = oldest["position"], oldest["at"]
+    last = min(int(reach.until or MAX_POSITION), newest)
+    return OwnStretch(LogStretch(pool, which, (space,), first, last, cut))
+
+
+async def _newest(connection: Connection, which: str, given: tuple[str, ...], number: int) -> Any:
+    """Of the newest `number` events the oldest; None when there are not so many."""
+    return await connection.fetchrow(
+        f"""SELECT position, at FROM events WHERE {which}
+             ORDER BY position DESC OFFSET ${len(given) + 1} LIMIT 1""",
+        *given, number - 1,
+    )  # fmt: skip
+
+
+async def _position(connection: Connection, given: tuple[str, str], name: str, event_id: str) -> int:
+    position: int | None = await connection.fetchval(
+        f"SELECT position FROM events WHERE {_RECEIVED} AND stream = $3",
+        *given, event_stream(event_id.lower()),
+    )  # fmt: skip
+    if position is None:
+        raise Invalid.at(f"/{name}", f"no event {event_id} was received in the stream {given[1]!r}")
+    return position

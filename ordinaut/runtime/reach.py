@@ -1,4 +1,4 @@
-"""Which past events a trigger is held against: where they are, and from which to which."""
+"""Which past events a task is held against: what it hears, where that is, and from which to which."""
 
 import re
 import uuid
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from ordinaut.domain.definition import Definition
 from ordinaut.domain.errors import Invalid
+from ordinaut.domain.patterns import Pattern
 from ordinaut.domain.planned import Source
-from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task
-from ordinaut.domain.trigger import LOG, sources_of
+from ordinaut.domain.trigger import LOG
 from ordinaut.runtime.listening import Listening, is_pattern, listeners_of
 from ordinaut.runtime.streams import RESERVED, parse_id
 
@@ -25,60 +25,94 @@ _ENTRY_ID = re.compile(f"{_NUMBER}(-{_NUMBER})?")
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Which entries of `source`: from the id `since` to the id `until`, both included and None where it is
-    open; or the newest `last`.
+    """Which entries of `sources`: from the id `since` to the id `until`, both included and None where it is
+    open; or of each the newest `last`.
 
     Of a Redis stream ids are `<milliseconds>-<sequence>`, of the events that the log holds of a stream their
-    UUIDs, of the log's own events positions in it.
+    UUIDs, of the log's own events positions in it. Those of several sources have no ids in common.
     """
 
-    source: Source
+    sources: tuple[Source, ...]
     since: str | None = None
     until: str | None = None
     last: int | None = None
 
 
-def choose_source(task: str, definition: Definition, stream: str | None, *, log: bool) -> Source:
-    """Where the entries are that the trigger of the task (of that name) is held against: `stream`, in Redis
-    or (`log`) as the log has it; None: what the task listens to. Raises Invalid (at `/stream`)."""
-    on = trigger_of(definition.schedule)
-    if on is None:
-        raise Invalid.at("/stream", f"the task {task!r} listens to no stream", "see `on`, its trigger")
-    heard = sorted(set(sources_of(on).values()))
-    if stream is not None:
-        events = [one.removeprefix(LOG) for one in heard if one.startswith(LOG)]
-        if len(events) == len(heard):
-            what = f"the task {task!r} listens to no stream, but to the log's own {' and '.join(events)}"
-            raise Invalid.at("/stream", what, "leave it out for these events")
-        return Source("log" if log else "stream", stream)
-    (first, *others) = heard
-    if others or is_pattern(first):
-        shown = " and ".join(repr(one.removeprefix(LOG)) for one in heard)
-        what = f"the task {task!r} listens to many streams, {shown}"
-        raise Invalid.at("/stream", what, "name one of them")
-    if first.startswith(LOG):
-        return Source("event", event=first.removeprefix(LOG))
-    return Source("log" if log else "stream", first)
+class Hearing:
+    """What a task with this definition hears, neither paused nor snoozed, as if it had always been there."""
+
+    def __init__(self, task: Task, definition: Definition) -> None:
+        self.task = replace(
+            task, status="active", paused_until=None, snoozed_until=None,
+            created_at=datetime.min.replace(tzinfo=UTC),
+        )  # fmt: skip
+        self.definition = definition
+        self._listeners = listeners_of(self.task, definition)
+        self._of: dict[str, Listening] = {}
+
+    def of(self, source: str) -> Listening:
+        """The task's listeners to a stream, or to `LOG` and a type of event."""
+        if source not in self._of:
+            self._of[source] = Listening([one for one in self._listeners if one.hears(source)])
+        return self._of[source]
+
+    @property
+    def pattern(self) -> Pattern | None:
+        """How the task collects events; None: each starts a run of its own."""
+        on = self.definition.on
+        return on.pattern if on is not None else None
+
+    def sources(self, stream: str | None, *, log: bool) -> tuple[Source, ...]:
+        """Where the entries are that it is held against: in `stream`, in Redis or (`log`) as the log has it;
+        None: in all that it listens to. Raises Invalid (at `/stream`)."""
+        names = list(dict.fromkeys(one.source for one in self._listeners))
+        task = self.task.name
+        if not names:
+            raise Invalid.at("/stream", f"the task {task!r} listens to no stream", "see `on`, its trigger")
+        if stream is not None and stream.startswith(RESERVED):
+            hint = "name a stream of your own"
+            raise Invalid.at("/stream", f"streams named {RESERVED}… are the system's own", hint)
+        if stream is None:
+            return tuple(_source(name, log=log) for name in names)
+        if not self.of(stream):
+            heard = " and ".join(repr(name.removeprefix(LOG)) for name in names)
+            what = f"the task {task!r} does not listen to {stream!r}"
+            raise Invalid.at("/stream", what, f"it listens to {heard}")
+        return (_source(stream, log=log),)
+
+
+def _source(name: str, *, log: bool) -> Source:
+    if name.startswith(LOG):
+        return Source("event", event=name.removeprefix(LOG))
+    return Source("log" if log else "stream", name)
 
 
 def check_reach(reach: Reach) -> None:
     """Raise Invalid naming what no stream, or no log, could answer to."""
-    source = reach.source
-    if source.stream is not None and source.stream.startswith(RESERVED):
-        hint = "name a stream of your own"
-        raise Invalid.at("/stream", f"streams named {RESERVED}… are the system's own", hint)
+    for source in reach.sources:
+        if source.kind == "log" and is_pattern(str(source.stream)):
+            hint = "name one of them"
+            raise Invalid.at("/stream", f"the log is asked for one stream, not for {source.stream!r}", hint)
+    source, *others = reach.sources
     for name, given in (("from", reach.since), ("to", reach.until)):
-        if given is not None and not _is_id(given, source):
+        if given is None:
+            continue
+        if others or (source.stream is not None and is_pattern(source.stream)):
+            what = "is the id of an entry of one stream, and the task listens to several"
+            raise Invalid.at(f"/{name}", what, "name the stream, or say how many of the `last`")
+        if not _is_id(given, source):
             raise Invalid.at(f"/{name}", f"{given[:60]!r} is not the id of an entry", _IDS[source.kind])
-    if reach.since is None or reach.until is None:
-        return
-    if source.kind == "stream":
-        until = reach.until if "-" in reach.until else f"{reach.until}-{MAX_NUMBER}"
-        backwards = parse_id(reach.since) > parse_id(until)
-    else:
-        backwards = source.kind == "event" and int(reach.since) > int(reach.until)
-    if backwards:
+    if reach.since is not None and reach.until is not None and _is_behind(reach.since, reach.until, source):
         raise Invalid.at("/from", "comes behind `to`", "the id of the first entry, then of the last")
+
+
+def _is_behind(since: str, until: str, source: Source) -> bool:
+    match source.kind:
+        case "stream":
+            return parse_id(since) > parse_id(until if "-" in until else f"{until}-{MAX_NUMBER}")
+        case "event":
+            return int(since) > int(until)
+    return False  # the log knows their order
 
 
 _IDS = {
@@ -99,22 +133,3 @@ def _is_id(text: str, source: Source) -> bool:
     if source.kind == "event":
         return "-" not in text and int(text) <= MAX_POSITION
     return max(parse_id(text)) <= MAX_NUMBER
-
-
-def listening_as_if_active(task: Task, definition: Definition, source: Source) -> Listening:
-    """The task alone, with this definition, neither paused nor snoozed, and as if it had always been there.
-    Raises Invalid (at `/stream`) when it does not listen to `source`."""
-    active = replace(
-        task, status="active", paused_until=None, snoozed_until=None,
-        created_at=datetime.min.replace(tzinfo=UTC),
-    )  # fmt: skip
-    listeners = listeners_of(active, definition)
-    if not listeners:
-        raise Invalid.at("/stream", f"the task {task.name!r} listens to no stream", "see `on`, its trigger")
-    name = source.stream or f"{LOG}{source.event}"
-    hearing = [one for one in listeners if one.hears(name)]
-    if not hearing:
-        known = sorted({repr(one.source.removeprefix(LOG)) for one in listeners})
-        what = f"the task {task.name!r} does not listen to {name.removeprefix(LOG)!r}"
-        raise Invalid.at("/stream", what, f"it listens to {' and '.join(known)}")
-    return Listening(hearing)

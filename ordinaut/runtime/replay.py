@@ -7,44 +7,50 @@ from collections.abc import Sequence
 import orjson
 
 from ordinaut.domain.backfill import MOST_INSTANTS
-from ordinaut.domain.definition import Definition
 from ordinaut.domain.errors import Invalid
 from ordinaut.domain.events import Event
 from ordinaut.domain.ids import replayed_run_id
-from ordinaut.domain.planned import Ledger, Replayed
+from ordinaut.domain.planned import Ledger, Replayed, Source
 from ordinaut.domain.run import run_stream
-from ordinaut.domain.task import Task
 from ordinaut.log.read import read_first
 from ordinaut.runtime.judging import Judged, judge
-from ordinaut.runtime.listening import Listening
+from ordinaut.runtime.listening import is_pattern
 from ordinaut.runtime.past_entries import PastEntry, id_of, read_entries
-from ordinaut.runtime.reach import Reach, listening_as_if_active
+from ordinaut.runtime.reach import Hearing, Reach
 from ordinaut.runtime.system import System
 
 MOST_INPUT_BYTES = 16 * 1024 * 1024
 """Of the inputs, as JSON, that one replay's plan may hold: it is one event of the log."""
 
 
-async def past_entries(
-    system: System,
-    task: Task,
-    definition: Definition,
-    reach: Reach,
-    *,
-    rerun: bool,
-    most: int = MOST_INSTANTS,
-) -> list[Replayed]:
-    """The entries in reach and what the task's trigger makes of them, oldest first.
+def require_own_runs(hearing: Hearing) -> None:
+    """Raise Invalid for a task that collects events."""
+    if hearing.pattern is None:
+        return
+    kind = hearing.pattern.kind
+    what = f"the task {hearing.task.name!r} collects events ({kind}): no entry has a run of its own"
+    hint = "`ordinaut trigger test` shows what its windows would hold, and the runs that come of them"
+    raise Invalid.at("/stream", what, hint)
 
-    Raises Invalid when the task does not listen to the stream, for what is wrong with `reach`, and when there
-    are more than `most` or their inputs are too large together; Unavailable when Redis does not answer.
+
+def replayed_source(hearing: Hearing, reach: Reach) -> Source:
+    """The stream, or the type of event, that is replayed: ids are those of one. Raises Invalid."""
+    (source,) = reach.sources  # there are more only where events are collected
+    if is_pattern(source.stream or ""):
+        what = f"the task {hearing.task.name!r} listens to many streams, {source.stream!r}"
+        raise Invalid.at("/stream", what, "name one of them")
+    return source
+
+
+async def past_entries(
+    system: System, hearing: Hearing, reach: Reach, *, rerun: bool, most: int = MOST_INSTANTS
+) -> list[Replayed]:
+    """The entries in reach and what the task makes of them, oldest first.
+
+    Raises Invalid for what is wrong with `reach`, and when there are more than `most` or their inputs are too
+    large together; Unavailable when Redis does not answer.
     """
-    listening = listening_as_if_active(task, definition, reach.source)
-    if definition.on is not None and definition.on.pattern is not None:
-        kind = definition.on.pattern.kind
-        what = f"the task {task.name!r} collects events ({kind}): no entry has a run of its own"
-        hint = "`ordinaut trigger test` shows what its windows would hold, and the runs that come of them"
-        raise Invalid.at("/stream", what, hint)
+    task = hearing.task
     found: list[Replayed] = []
     size = 0
     async for entries in read_entries(system, task.space, reach):
@@ -53,7 +59,7 @@ async def past_entries(
             hint = f"the first {most} end with {last}; take them in parts"
             raise Invalid.at("/to", f"there are more than {most} entries up to then", hint)
         # In a thread: expressions over large entries take their time.
-        judged = await asyncio.to_thread(_judge_all, system, entries, listening)
+        judged = await asyncio.to_thread(_judge_all, system, entries, hearing)
         first = await _first_events(system, judged)
         for one in judged:
             entry = _replayed(one, task.version, first, rerun=rerun)
@@ -65,8 +71,8 @@ async def past_entries(
     return found
 
 
-def _judge_all(system: System, entries: Sequence[PastEntry], listening: Listening) -> list[Judged]:
-    return [judge(system, entry, listening) for entry in entries]
+def _judge_all(system: System, entries: Sequence[PastEntry], hearing: Hearing) -> list[Judged]:
+    return [judge(system, entry, hearing) for entry in entries]
 
 
 async def _first_events(system: System, judged: Sequence[Judged]) -> dict[str, Event]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import repeat
 from typing import Any
 
@@ -24,9 +24,6 @@ COLLECTED = (
     + "data - 'input' AS data, coalesce(octet_length((data->'input')::text), 0) AS size"
 )
 """The columns of EventCollected and WindowClosed: of the input only the bytes it has."""
-
-LATEST = datetime(9000, 1, 1, tzinfo=UTC)
-"""Events from behind that instant count as from then: their windows have to end in the calendar, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +154,7 @@ async def rebuild(connection: Connection) -> int:
 
 def held_of(event: Event, size: int) -> Held:
     """The event that EventCollected put by, with so many bytes of input."""
-    at = min(datetime.fromisoformat(event.data["at"]), LATEST)
-    return Held(event.position, at, tuple(event.data.get("parts", ())), size)
+    return Held.from_data(event.position, event.data, size)
 
 
 async def fold_log(connection: Connection, upto: int) -> dict[Name, Row]:

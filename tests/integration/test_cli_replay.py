@@ -157,6 +157,77 @@ def test_faults_of_a_trigger_are_named_with_file_and_line(
         assert (answer.returncode, words in answer.stderr) == (1, True), answer.stderr
     file.write_text(TASK)
     assert cli("trigger", "test", "-f", str(tmp_path / "none.yaml"), "--against", "x").returncode == 2
-    unnamed = cli("trigger", "test", "-f", str(file))
+    assert "Looked at orders.*" in cli("trigger", "test", "-f", str(file)).stderr
+    unnamed = cli("stream", "replay", "--task", "ship")
     assert unnamed.returncode == 1 and "listens to many streams, 'orders.*'" in unnamed.stderr
     assert "leave one out" in cli(*command, "--last", "5", "--from", "1-0").stderr
+
+
+COLLECTING = """
+name: bill
+on:
+  key: "${data.order}"
+  sequence:
+    within: 1m
+    events:
+      - {name: placed, stream: orders.eu, input: "${data.amount}"}
+      - {name: paid, stream: payments, where: "data.paid", input: "${id}"}
+pipeline: [{id: say, uses: debug.echo}]
+"""
+
+
+def test_the_windows_of_a_trigger_are_shown_with_the_runs_that_come_of_them(
+    cli: Cli, entries: list[str], redis_url: str, tmp_path: Any
+) -> None:
+    client = redis.Redis.from_url(redis_url)
+    begin = 1_770_000_000_000
+    for stream, second, data in (
+        ("baskets", 0, {"order": "a", "amount": 5}),
+        ("baskets", 1, {"order": "b", "amount": 7}),
+        ("payments", 4, {"order": "a", "paid": True}),
+        ("payments", 5, {"order": "b", "paid": False}),
+        ("payments", 6, {"paid": True}),
+    ):
+        client.xadd(stream, {"data": json.dumps(data)}, id=f"{begin + second * 1000}-0")
+    file = tmp_path / "collecting.yaml"
+    file.write_text(COLLECTING.replace("orders.eu", "baskets"))
+    shown = cli("trigger", "test", "-f", str(file))
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    header, first, paid, second, _, failed = (line.split() for line in lines)
+    assert header == ["KEY", "FROM", "TO", "HELD", "ENDED", "RUN", "OF", "INPUT", "LEFT", "OUT"]
+    assert first[0] == "a" and "complete" in first and second[0] == "b"
+    assert f"placed baskets {begin}-0" in lines[1] and paid == ["paid", "payments", f"{begin + 4000}-0"]
+    assert f'{{"placed": 5, "paid": "{begin + 4000}-0"}}' in lines[1]
+    assert "1 incomplete" in lines[3]
+    assert failed[:3] == ["payments", f"{begin + 6000}-0", "error"]
+    assert "Looked at baskets and payments" in shown.stderr
+    assert "3 of 5 entries would be collected by bill, 1 do not match, 1 are errors." in shown.stderr
+    assert "2 windows would have ended and 0 would be open: 1 run, 1 entry left out." in shown.stderr
+    file.write_text(file.read_text().replace("name: bill", "name: ship"))
+    assert "0 with another input; 1 run instead of 0." in cli("trigger", "test", "-f", str(file)).stderr
+    found = json.loads(cli("trigger", "test", "-f", str(file), "--json").stdout)
+    assert [one["reason"] for one in found["windows"]["items"]] == ["complete", "incomplete"]
+    assert json.loads(cli("window", "list", "--json").stdout) == []
+
+
+def test_a_trigger_on_events_of_the_log_is_tried_and_replayed_without_a_stream(
+    cli: Cli, entries: list[str], start_role: StartRole, tmp_path: Any
+) -> None:
+    file = tmp_path / "notice.yaml"
+    file.write_text(
+        "name: notice\non: {event: TaskCreated, input: {task: '${data.task}'}}\n"
+        "pipeline: [{id: say, uses: debug.echo}]\n"
+    )
+    shown = cli("trigger", "test", "-f", str(file))
+    assert '{"task": "ship"}' in shown.stdout and "Looked at TaskCreated" in shown.stderr
+    assert cli("apply", "-f", str(file), "--yes").returncode == 0
+    start_role("worker")
+    done = cli("stream", "replay", "--task", "notice", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "TaskCreated in the log" in done.stdout and "notice  finished" in done.stdout
+    (run,) = json.loads(cli("run", "list", "--task", "notice", "--json").stdout)
+    assert "replay of TaskCreated" in cli("run", "show", run["id"]).stdout
+    assert "a replay of TaskCreated for notice was asked for" in cli("run", "why", run["id"]).stdout
+    refused = cli("stream", "replay", "orders", "--task", "notice")
+    assert refused.returncode == 1 and "it listens to 'TaskCreated'" in refused.stderr

@@ -55,7 +55,7 @@ async def test_a_new_trigger_shows_what_it_would_have_started_and_changes_nothin
     wanted = definition(where=BIG, input={"n": "${abs(data.n || `1`)}"})
     (before,) = await api.system.pool.fetch("SELECT position FROM log_head")
     found = await tried(api, wanted)
-    assert found["counts"] == {"entries": 4, "match": 1, "none": 1, "error": 2}
+    assert found["counts"] == {"entries": 4, "match": 1, "none": 1, "error": 2, "runs": 1}
     assert (
         found["compared_with"] is None
         and found["collects"] is None
@@ -64,8 +64,8 @@ async def test_a_new_trigger_shows_what_it_would_have_started_and_changes_nothin
     match, unreadable, failed = found["items"]
     run = entry_run_id("default", "orders", added[1], task_id("default", "ship"))
     assert match == {
-        "id": added[1], "outcome": "match", "reason": None, "input": {"n": 1}, "run": run, "now": None,
-        "change": None,
+        "source": "orders", "id": added[1], "outcome": "match", "reason": None, "input": {"n": 1}, "run": run,
+        "now": None, "change": None,
     }  # fmt: skip
     assert (unreadable["outcome"], unreadable["run"]) == ("error", None)
     assert "not JSON" in unreadable["reason"] and "cannot be evaluated" in failed["reason"]
@@ -84,7 +84,8 @@ async def test_a_changed_trigger_shows_what_it_would_do_otherwise_than_now(api: 
     found = await tried(api, definition(where="data.amount < `200`"))
     assert found["compared_with"] == 1
     assert found["counts"] == {
-        "entries": 3, "match": 2, "none": 1, "error": 0, "newly": 1, "no_longer": 1, "input": 0,
+        "entries": 3, "match": 2, "none": 1, "error": 0, "newly": 1, "no_longer": 1, "input": 0, "runs": 2,
+        "runs_now": 2,
     }  # fmt: skip
     told = [(one["outcome"], one["now"], one["change"]) for one in found["items"]]
     assert told == [("match", "none", "newly"), ("match", "match", None), ("none", "match", "no_longer")]
@@ -150,9 +151,9 @@ async def test_the_newest_or_a_range_or_the_log_is_looked_at(api: Served, redis:
         answer = await api.http.post("/v1/events", json={"stream": "orders", "data": {"amount": n * 60}})
         sent.append(answer.json()["id"])
     found = await tried(api, definition(where=BIG), log=True, last=4)
-    assert found["counts"] == {"entries": 4, "match": 3, "none": 1, "error": 0}
+    assert found["counts"] == {"entries": 4, "match": 3, "none": 1, "error": 0, "runs": 3}
     assert [one["id"] for one in found["items"]] == sent[2:]
-    assert found["source"] == {"kind": "log", "stream": "orders"}
+    assert found["sources"] == [{"kind": "log", "stream": "orders"}]
 
 
 async def test_counts_are_exact_beyond_what_is_listed(

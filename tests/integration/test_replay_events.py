@@ -123,7 +123,7 @@ async def test_positions_bound_it_and_the_newest_are_counted_by_type(api: Served
     wanted = {"definition": {"name": "alarm", "on": ON, "pipeline": PIPELINE}, "last": 2}
     tried = (await api.http.post("/v1/triggers/test", json=wanted)).json()
     assert [one["id"] for one in tried["items"]] == [str(event.position) for event in found[1:]]
-    assert tried["source"] == {"kind": "event", "event": "RunFailed"}
+    assert tried["sources"] == [{"kind": "event", "event": "RunFailed"}]
 
 
 async def test_a_changed_trigger_on_events_is_held_beside_the_one_in_force(api: Served) -> None:

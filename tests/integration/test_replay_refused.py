@@ -10,7 +10,7 @@ from ordinaut.domain.ids import new_id
 from ordinaut.domain.planned import Replayed, Source
 from ordinaut.runtime import replay
 from ordinaut.runtime.keys import issue_key
-from ordinaut.runtime.reach import Reach
+from ordinaut.runtime.reach import Hearing, Reach
 from tests.support.api import PIPELINE, Served, pointers, problem, running_api
 from tests.support.listening import listen
 from tests.support.replaying import add, replayed
@@ -95,10 +95,10 @@ async def test_more_than_a_plan_holds_is_refused_with_where_to_cut(
     state = await listen(api.system, "ship")
     added = await add(redis, *range(250))
     definition = await api.system.tasks.definition(state.id, state.version)
-    reach = Reach(Source("stream", "orders"))
+    hearing, reach = Hearing(state, definition), Reach((Source("stream", "orders"),))
 
     async def found(most: int) -> list[Replayed]:
-        return await replay.past_entries(api.system, state, definition, reach, rerun=False, most=most)
+        return await replay.past_entries(api.system, hearing, reach, rerun=False, most=most)
 
     assert [one.id for one in await found(250)] == added
     with pytest.raises(replay.Invalid, match=f"the first 220 end with {added[219]}"):

@@ -164,9 +164,10 @@ def test_a_changed_trigger_is_tried_first_and_old_entries_are_run_after_all(stor
     story.runs_of("refund", 1)
 
     mended = {"name": "refund", "on": {**on, "where": "data.amount > `10`"}, "pipeline": SHOW}
-    trial = story.http.post("/v1/triggers/test", json={"definition": mended, "stream": "returns"}).json()
+    trial = story.http.post("/v1/triggers/test", json={"definition": mended}).json()
     assert trial["counts"] == {
         "entries": 2, "match": 2, "none": 0, "error": 0, "newly": 1, "no_longer": 0, "input": 0,
+        "runs": 2, "runs_now": 1,
     }  # fmt: skip
     assert [item["change"] for item in trial["items"]] == ["newly", None]
 
