@@ -19,6 +19,7 @@ from ordinaut.domain.events import Event
 from ordinaut.domain.jsonvalues import faults_in, text_fault
 from ordinaut.log.append import MAX_PART, Append, Appended
 from ordinaut.log.read import read_streams
+from ordinaut.runtime.listening import is_pattern
 from ordinaut.runtime.publication import Incoming, Origin, Publication
 from ordinaut.runtime.streams import RESERVED
 from ordinaut.runtime.system import System
@@ -43,6 +44,8 @@ def stream_fault(stream: str) -> str | None:
         return fault
     if stream.startswith(RESERVED):
         return f"streams named {RESERVED}… are the system's own; name another one"
+    if is_pattern(stream):
+        return "`*` stands for any characters where tasks listen; to publish, name one stream"
     return None
 
 

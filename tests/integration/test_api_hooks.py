@@ -82,6 +82,7 @@ async def test_who_changed_a_hook_and_why_is_in_the_log(api: Served) -> None:
     [
         ({"kind": "gitlab"}, ["/kind"]),
         ({"stream": "ordinaut:log"}, ["/stream"]),
+        ({"stream": "orders.*"}, ["/stream"]),
         ({"stream": None}, ["/stream"]),
         ({"secrets": "github_hook"}, ["/secrets"]),
         ({"secrets": []}, ["/secrets"]),

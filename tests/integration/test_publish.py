@@ -184,6 +184,7 @@ async def test_a_trigger_that_fails_is_a_rejection_for_its_task_alone(
     ("stream", "data", "pointer"),
     [
         ("ordinaut:log", 1, "/stream"),
+        ("orders.*", 1, "/stream"),
         ("", 1, "/stream"),
         ("x" * 513, 1, "/stream"),
         ("a\x00b", 1, "/stream"),
