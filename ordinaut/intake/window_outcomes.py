@@ -10,6 +10,7 @@ from ordinaut.domain.events import Event, NewEvent, reference
 from ordinaut.domain.patterns import Closing, Drop, Held, Start, input_of
 from ordinaut.domain.request import request_run, skip_occurrence
 from ordinaut.domain.run import run_stream
+from ordinaut.domain.task import Task
 from ordinaut.log.append import Append, Connection, append
 from ordinaut.log.read import COLUMNS, to_event
 from ordinaut.runtime.system import System
@@ -107,6 +108,8 @@ class Outcomes:
         cause = _cause(row, outcome, collected, events)
         depth = max(int(event.data["depth"]) for event in collected)
         reason = task.skip_reason(self._system.time.now())
+        if reason is None and _before(task, outcome, collected):
+            reason = "retired"
         if reason is not None:
             verdict = skip_occurrence(task, cause, reason, {"depth": depth} if depth else None)
         else:
@@ -118,6 +121,13 @@ class Outcomes:
         return Append(
             run_stream(run), 0, (verdict,), task.space, ACTOR, latest.correlation, because, requires(task)
         )
+
+
+def _before(task: Task, outcome: Start, collected: Sequence[Event]) -> bool:
+    """Whether that was collected for a task of this name that has been retired since."""
+    created = task.created_at
+    before = [created is not None and event.at < created for event in collected]
+    return any(before) if outcome.parts else all(before)
 
 
 def _given(outcome: Start, closing: Closing | None) -> Sequence[Held]:

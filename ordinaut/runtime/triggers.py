@@ -14,6 +14,7 @@ from ordinaut.domain.events import EVENT_TYPES, Event, NewEvent
 from ordinaut.domain.expressions import ExpressionError
 from ordinaut.domain.jsonvalues import faults_in
 from ordinaut.domain.matching import Match, Mismatch, match
+from ordinaut.domain.patterns import EXPECTED
 from ordinaut.domain.request import MAX_DEPTH, collect_event, key_of, request_run, skip_occurrence
 from ordinaut.domain.schedules.spec import trigger_of
 from ordinaut.domain.task import Task, evolve, fold, task_stream
@@ -111,6 +112,11 @@ def _verdict(
             return Verdict(task, None, found)
         given[one.part] = found.input
     reason = task.skip_reason(now)
+    if reason is not None:
+        # A pause starts nothing, and makes nothing absent that came.
+        matched = [one for one in matched if _is_expected(one[0])]
+        given = {one.part: given[one.part] for one, _ in matched}
+        reason = None if matched else reason
     if reason is None and depth > MAX_DEPTH:
         reason = "causation_depth"
     if reason is not None:
@@ -135,6 +141,13 @@ def _verdict(
     # Whoever chooses ids may choose years to come: their window would never end, and hold all that follows.
     at = min(datetime.fromisoformat(seen["time"]), now).isoformat()
     return Verdict(task, collect_event(task, cause, on.pattern, key, at, payload, depth=depth, parts=parts))
+
+
+def _is_expected(listener: Listener) -> bool:
+    """Whether it hears what must not be absent."""
+    on = listener.definition.on
+    pattern = None if on is None else on.pattern
+    return pattern is not None and pattern.kind == "absent" and listener.part == EXPECTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -370,3 +370,44 @@ def test_an_absent_event_is_another_like_the_first_unless_it_is_named() -> None:
     kept = parsed({"absent": TIME | {"after": {"stream": "s", "where": "data"}}}).normalised()
     absent = kept["schedule"]["on"]["absent"]
     assert absent["expected"] == absent["after"] == {"stream": "s", "where": "data", "input": None}
+
+
+async def test_what_is_expected_arrives_at_a_paused_task_too(database_url: str, redis_url: str) -> None:
+    unpaid = {"within": "3s", "after": {"stream": "orders"}, "expected": {"stream": "payments"}}
+    async with a_system(database_url, redis_url) as system:
+        state = await listen(system, "remind", key="${data}", absent=unpaid)
+        async with an_intake(system):
+            await system.redis.xadd("orders", {"data": "1"})
+            await eventually(lambda: events(system, "EventCollected"), timeout=20)
+            state = await happen(system, state, task.pause(state, None))
+            await system.redis.xadd("orders", {"data": "2"})
+            await system.redis.xadd("payments", {"data": "1"})
+            await eventually(lambda: events(system, "WindowClosed"), timeout=20)
+            await happen(system, state, task.resume(state))
+            await all_decided(system)
+        assert [one.data["reason"] for one in await events(system, "WindowClosed")] == ["arrived"]
+        assert [one.data["reason"] for one in await events(system, "OccurrenceSkipped")] == ["paused"]
+        assert await events(system, "RunRequested") == []
+
+
+@pytest.mark.parametrize(
+    "on",
+    [{"absent": {"within": "2s", "after": {}}}, {"debounce": {"quiet": "2s"}}, {"batch": {"time": "2s"}}],
+)
+async def test_a_task_made_anew_has_no_run_for_what_the_one_before_collected(
+    database_url: str, redis_url: str, on: dict[str, Any]
+) -> None:
+    async with a_system(database_url, redis_url) as system:
+        state = await listen(system, "again", key="${data}", **on)
+        async with an_intake(system):
+            await system.redis.xadd("orders", {"data": "1"})
+            await eventually(lambda: events(system, "EventCollected"), timeout=20)
+            await happen(system, state, task.retire(state, None))
+            await listen(system, "again", key="${data}", **on)
+            await system.redis.xadd("orders", {"data": "2"})
+            (run,) = await runs(system, 1)
+            await all_decided(system)
+        assert run.data["cause"]["key"] == "2"
+        assert len(await events(system, "RunRequested")) == 1
+        (skipped_,) = await events(system, "OccurrenceSkipped")
+        assert (skipped_.data["reason"], skipped_.data["cause"]["key"]) == ("retired", "1")
