@@ -179,8 +179,8 @@ async def test_a_stop_ends_it_and_a_repeated_request_is_the_same_replay(api: Ser
     assert (stopped.json()["state"], stopped.json()["stop_reason"]) == ("stopped", "enough")
     await Backfills(api.system).advance()
     assert await runs(api) == []
-    listed = (await api.http.get("/v1/backfills", params={"task": "ship"})).json()["items"]
-    assert [one["id"] for one in listed] == [first["backfill"]]
+    listed = await api.fresh("/v1/backfills", stopped, task="ship")
+    assert [one["id"] for one in listed["items"]] == [first["backfill"]]
 
 
 async def test_an_entry_of_a_stream_that_began_anew_is_not_taken_for_the_one_that_had_its_id(
