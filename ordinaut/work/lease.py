@@ -17,10 +17,13 @@ import asyncpg
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.events import Event, NewEvent, reference
 from ordinaut.domain.run import Run, evolve, run_stream, start
-from ordinaut.log.append import Append
+from ordinaut.log.append import Append, Connection
 from ordinaut.log.read import to_event
 from ordinaut.runtime.metrics import RUNS
 from ordinaut.runtime.system import System
+
+ANSWER_SECONDS = 60.0
+"""How long PostgreSQL may take over a lease."""
 
 LEASE = "SELECT * FROM lease_due_work($1, $2, $3, $4)"
 # Both pass over rows that somebody holds (see renew_leases.sql): an append that is putting them right.
@@ -52,14 +55,20 @@ class Leased:
     others: int
 
 
-async def lease_due_work(system: System, worker: str, limit: int, seconds: float) -> Leased:
-    """Lease at most `limit` runs for `seconds` and record that they start.
+async def lease_due_work(
+    system: System, worker: str, limit: int, seconds: float, connection: Connection | None = None
+) -> Leased:
+    """Lease at most `limit` runs for `seconds` and record that they start. `connection` is the caller's own
+    to lease on; else one of the pool's is.
 
     Runs whose attempts are spent are parked; rows that the log says are done with, or not due yet, are put
     right; a run whose stream moved in between (it was canceled) is let go. Raises what asking the database
     raises; what was leased then waits for its lease to run out.
     """
-    rows = await system.pool.fetch(LEASE, worker, float(seconds), limit, random.getrandbits(1))
+    asked = connection or system.pool
+    rows = await asked.fetch(
+        LEASE, worker, float(seconds), limit, random.getrandbits(1), timeout=ANSWER_SECONDS
+    )
     started, others = _folded(rows, worker)
     if not others:
         return Leased(started, 0)
