@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -16,6 +17,8 @@ from ordinaut.runtime.settings import Settings
 from ordinaut.runtime.streams import DEAD, streams_of
 
 OLDEST = (6, 2)
+
+_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 _GROUP = "ordinaut-doctor"
 """A group that is on no stream."""
@@ -43,6 +46,7 @@ RIGHTS: dict[str, tuple[str, ...]] = {
     "+xrange": ("XRANGE", DEAD, "0-0", "0-0"),
     "+xreadgroup": ("XREADGROUP", "GROUP", _GROUP, "x", "STREAMS", DEAD, ">"),
     "+xrevrange": ("XREVRANGE", DEAD, "0-0", "0-0"),
+    "+xtrim": ("XTRIM", DEAD, "MAXLEN", "x"),
 }
 """Every command that is used, as an ACL rule, with a use of it that changes nothing: most of them are wrong
 in a way that Redis finds after it has looked at the rights."""
@@ -62,7 +66,9 @@ async def server(settings: Settings, redis: Redis) -> AsyncIterator[Finding]:
     except (RedisError, OSError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         where = without_password(settings.redis_url)
-        advice = "start it, or correct ORDINAUT_REDIS_URL"
+        advice = (
+            f"start it, or correct ORDINAUT_REDIS_URL (rediss:// where it speaks TLS){_no_file(settings)}"
+        )
         if cluster_of(redis) is not None:
             advice += f"; the user of a cluster needs {' '.join(CLUSTER_RIGHTS)}"
         yield Finding("redis", "fail", f"no answer at {where}: {reason}", advice)
@@ -84,6 +90,14 @@ async def server(settings: Settings, redis: Redis) -> AsyncIterator[Finding]:
         if not info.get("aof_enabled"):
             advice = "entries XADDed just before a crash are lost: set appendonly yes"
             yield Finding("redis disk", "warn", "appendonly no", advice)
+
+
+def _no_file(settings: Settings) -> str:
+    """What else to say where a certificate or a key is not where the URL has it."""
+    for name, value in parse_redis_url(settings.redis_url).options.items():
+        if name in _FILES and not Path(value).is_file():
+            return f"; {name}: there is no file {value}"
+    return ""
 
 
 async def streams(redis: Redis, sources: frozenset[str]) -> frozenset[str]:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from redis.asyncio import BlockingConnectionPool, SSLConnection
 from redis.asyncio.connection import parse_url
+from redis.exceptions import RedisError
 
 Kind = Literal["server", "sentinel", "cluster"]
 
@@ -47,7 +49,10 @@ def parse_redis_url(url: str) -> RedisAddress:
     if base not in ("redis", "rediss", "unix") or (form and base == "unix"):
         raise ValueError(f"it must begin with one of {_FORMS}, not with {parts.scheme or 'nothing'}://")
     if not form:
-        return RedisAddress("server", ssl=base == "rediss", options=_options(url))
+        options, database = _options(url), parts.path.strip("/")
+        if base != "unix" and database and not database.isdigit():
+            raise ValueError("what follows the host must be the number of a database")
+        return RedisAddress("server", ssl=base == "rediss", options=_checked(options))
     if form not in ("sentinel", "cluster"):
         raise ValueError(f"it must begin with one of {_FORMS}, not with {parts.scheme}://")
     user, at, hosts = parts.netloc.rpartition("@")
@@ -74,6 +79,7 @@ def parse_redis_url(url: str) -> RedisAddress:
         for name in ("username", "password")
         if (value := options.pop(f"sentinel_{name}", None)) is not None
     }
+    _checked({**options, "connection_class": SSLConnection} if base == "rediss" else options)
     kind: Kind = "sentinel" if form == "sentinel" else "cluster"
     return RedisAddress(
         kind, addresses, service, base == "rediss", options, {**encrypted, **sentinel_options}
@@ -88,6 +94,18 @@ def _options(url: str) -> dict[str, Any]:
         raise ValueError(
             "the port must be a number, options of their types, what has a meaning in URLs percent-encoded"
         ) from None
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, when a connection can be made with them. Connecting is another matter."""
+    try:
+        BlockingConnectionPool(**options).make_connection()  # type: ignore[no-untyped-call]
+    except (TypeError, ValueError, RedisError):
+        # Not by name: in a password that is not encoded a piece may stand where options do.
+        raise ValueError(
+            "what follows ? must be options of redis-py's connections, such as ssl_ca_certs with rediss://"
+        ) from None
+    return options
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

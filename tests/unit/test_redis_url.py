@@ -51,6 +51,11 @@ def test_a_cluster_is_some_of_its_nodes(tail: str) -> None:
         ("redis+cluster://u:hidden@one:two", "host or host:port"),
         ("redis://u:hidden@one:two", "the port must be a number"),
         ("redis://u:hidden/@one", "percent-encoded"),
+        ("redis://u:hidden@one/two", "number of a database"),
+        ("redis://u:hidden@one/0?foo=1", "options of redis-py's connections"),
+        ("redis://u:hidden@one/0?ssl_ca_certs=/ca.pem", "with rediss://"),
+        ("redis+sentinel://u:hidden@one/orders?foo=1", "options of redis-py's connections"),
+        ("redis+cluster://u:hidden@one?hidden=1", "options of redis-py's connections"),
     ],
 )
 def test_a_wrong_url_is_refused_with_the_reason_and_without_the_password(url: str, says: str) -> None:
@@ -58,6 +63,20 @@ def test_a_wrong_url_is_refused_with_the_reason_and_without_the_password(url: st
         load_settings(redis_url=url)
     assert "ORDINAUT_REDIS_URL" in str(refused.value)
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://one/0?socket_timeout=3&max_connections=5&client_name=x",
+        "rediss://one?ssl_cert_reqs=none&ssl_check_hostname=false&ssl_certfile=/a&ssl_keyfile=/b",
+        "rediss+cluster://one?ssl_ca_certs=/ca.pem",
+        "redis+sentinel://one/orders?sentinel_password=x&socket_keepalive=true",
+        "unix:///run/redis.sock?db=2",
+    ],
+)
+def test_options_of_connections_are_taken(url: str) -> None:
+    assert load_settings(redis_url=url).redis_url == url
 
 
 def test_the_sentinels_password_is_not_shown_either() -> None:
