@@ -13,7 +13,7 @@ from ordinaut.domain.trigger import LOG
 from ordinaut.intake.source import text
 from ordinaut.log.append import Connection
 from ordinaut.runtime.listening import is_pattern
-from ordinaut.runtime.redis_client import cluster_of
+from ordinaut.runtime.redis_client import cluster_of, time_of
 from ordinaut.runtime.streams import GROUP, milliseconds, parse_id, streams_of
 
 LOOK_SECONDS = 5.0
@@ -121,8 +121,11 @@ class Backlog:
         self._away = not isinstance(error, ResponseError) and cluster_of(self._redis) is None
 
     async def _progress_in_redis(self, stream: str) -> int:
+        # What is added from now on has an id by this clock, which need not be the database's, or a later one.
+        seconds, microseconds = await time_of(self._redis, stream)
+        now = seconds * 1000 + microseconds // 1000
         if not await self._redis.exists(stream):
-            return _NOTHING
+            return now
         groups: list[dict[str, Any]] = await self._redis.xinfo_groups(stream)
         group = next((one for one in groups if one["name"] in (GROUP, GROUP.encode())), None)
         if group is None:
@@ -134,4 +137,4 @@ class Backlog:
         # Not by the stream's last id: its last entries may have been deleted, and nobody will ever read them.
         last = text(group["last-delivered-id"])
         unread: Any = await self._redis.xrange(stream, f"({last}", count=1)
-        return parse_id(unread[0][0])[0] if unread else _NOTHING
+        return parse_id(unread[0][0])[0] if unread else max(now, parse_id(last)[0])

@@ -1,6 +1,8 @@
 """Windows that are due, and the streams that more of their events may come from."""
 
 import asyncio
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,15 +15,53 @@ from ordinaut.runtime.streams import GROUP, ensure_group
 from ordinaut.runtime.system import System
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, listen, roomy
-from tests.support.windows import add, as_json, old, settle, table
+from tests.support.windows import add, as_json, old, runs, settle, table
 
 
 async def hidden(system: System, stream: str = "orders") -> bool:
     """Whether the stream may hold events up to now that have not been dealt with."""
     asked, now = Backlog(system.redis), system.time.now()
+
+    async def later() -> bool:
+        seconds, microseconds = await system.redis.time()
+        return bool(seconds + microseconds / 1e6 > now.timestamp() + 0.001)
+
+    await eventually(later, every=0.001)
     async with system.pool.acquire() as connection:
         await asked.ask(connection, [stream], now, now)
     return asked.hides([stream], now)
+
+
+async def collected(system: System, number: int) -> bool:
+    return len(await events(system, "EventCollected")) >= number
+
+
+async def test_what_may_come_by_a_clock_that_is_behind_has_not_been_read(
+    database_url: str, redis_url: str
+) -> None:
+    async with a_system(database_url, redis_url) as system:
+        await ensure_group(system.redis, "orders")
+        asked = Backlog(system.redis)
+        ahead = system.time.now() + timedelta(seconds=60)  # as a database says it whose clock is ahead
+        async with system.pool.acquire() as connection:
+            await asked.ask(connection, ["orders", "others"], ahead, ahead)
+        assert asked.hides(["orders"], ahead) and asked.hides(["others"], ahead)
+        before = ahead - timedelta(seconds=70)
+        assert not asked.hides(["orders"], before) and not asked.hides(["others"], before)
+
+
+async def test_no_time_is_up_by_a_redis_whose_clock_is_behind(database_url: str, redis_url: str) -> None:
+    async with a_system(database_url, redis_url) as system:
+        await listen(system, "save", debounce={"quiet": "2s"})
+        real = system.time.now
+        system.time.now = lambda: real() + timedelta(seconds=30)  # type: ignore[method-assign]
+        async with an_intake(system):
+            for number in range(4):
+                await system.redis.xadd("orders", {"data": str(number)})
+                await eventually(partial(collected, system, number + 1), timeout=20)
+                assert await events(system, "WindowClosed") == []
+            (run,) = await runs(system, 1)
+        assert (run.data["input"], run.data["cause"]["count"]) == (3, 4)
 
 
 async def test_what_is_unread_or_not_acknowledged_hides_events_until_it_is_dealt_with(
