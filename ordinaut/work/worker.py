@@ -186,8 +186,8 @@ class Worker:
             return poll
 
     async def _connection(self) -> asyncpg.Connection:
-        """The connection to lease on. Its own: taking one from the pool and giving it back would cost an eighth
-        of a small lease, in front of every first step."""
+        """The connection to lease on, its own: taking one from the pool and giving it back costs an eighth
+        of what a small lease does, in front of every first step."""
         if self._own is None or self._own.is_closed():
             self._own = await connect(
                 self._system.settings.database_url,
