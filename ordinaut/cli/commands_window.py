@@ -19,6 +19,14 @@ def window_list(
     raise typer.Exit(windows.list_command(task, limit, as_json=as_json))
 
 
+@app.command("verify")
+def window_verify() -> None:
+    """Check that the table of windows is what the log says."""
+    from ordinaut.cli import windows
+
+    raise typer.Exit(windows.verify_command())
+
+
 @app.command("rebuild")
 def window_rebuild() -> None:
     """Make the table of windows anew from the log."""

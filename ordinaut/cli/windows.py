@@ -1,4 +1,4 @@
-"""`ordinaut window list` and `rebuild`."""
+"""`ordinaut window list`, `verify` and `rebuild`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rich.markup import escape
 from ordinaut.cli.client import Client
 from ordinaut.cli.database import database, operator_settings
 from ordinaut.cli.output import ago, note, print_json, say, table
-from ordinaut.runtime.windows import rebuild
+from ordinaut.runtime.windows import differences, rebuild
 
 
 def list_command(task: str | None, limit: int, *, as_json: bool) -> int:
@@ -43,6 +43,29 @@ def _held(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{escape(name)} {number}" for name, number in parts) or str(row["count"])
 
 
+def verify_command() -> int:
+    """Hold the table of windows against the log: 1 when it says something else."""
+    return asyncio.run(_verify())
+
+
+async def _verify() -> int:
+    async with (
+        database(operator_settings()) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        number, differ = await differences(connection)
+    say(f"{_windows(number)} open by the log; of {len(differ)} the table says something else")
+    for task_id, key in differ:
+        say(f"  {task_id} {escape(key)}")
+    if differ:
+        note("`ordinaut window rebuild` makes the table anew.")
+    return 1 if differ else 0
+
+
+def _windows(number: int) -> str:
+    return "1 window is" if number == 1 else f"{number} windows are"
+
+
 def rebuild_command() -> int:
     """Make the table of windows anew from the log."""
     return asyncio.run(_rebuild())
@@ -51,5 +74,5 @@ def rebuild_command() -> int:
 async def _rebuild() -> int:
     async with database(operator_settings()) as connection, connection.transaction():
         number = await rebuild(connection)
-    say(f"{number} windows are open, as the log has it")
+    say(f"{_windows(number)} open, as the log has it")
     return 0

@@ -142,6 +142,31 @@ def _counts(record: Any) -> dict[str, int] | None:
     return {name: sum(name in parts for parts in record["parts"]) for name in names} if names else None
 
 
+async def differences(connection: Connection) -> tuple[int, list[Name]]:
+    """How many windows are open by the log, and those of which the table says something else. Needs a
+    transaction with one snapshot (REPEATABLE READ)."""
+    now: datetime = await connection.fetchval("SELECT now()")
+    position = await connection.fetchval("SELECT position FROM log_readers WHERE name = 'windows'")
+    wanted = {name: row for name, row in (await fold_log(connection, position)).items() if _lasts(row, now)}
+    timers: dict[Name, datetime] = {}
+    there: dict[Name, Row] = {}
+    for record in await connection.fetch("SELECT * FROM windows"):
+        row = _row(record)
+        if _lasts(row, now):
+            there[row.name], timers[row.name] = row, record["due_at"]
+    return len(wanted), [
+        name
+        for name in sorted(wanted.keys() | there)
+        if wanted.get(name) != there.get(name) or timers[name] != wanted[name].due[0]
+    ]
+
+
+def _lasts(row: Row, now: datetime) -> bool:
+    """Whether it still means something: what a throttle has started is counted until its window is over."""
+    window = row.window
+    return window is not None and not (window.pattern.starts_at_once and window.due_at <= now)
+
+
 async def rebuild(connection: Connection) -> int:
     """Make the table anew from the log, up to where it has been read; how many windows are open then. Needs a
     transaction."""

@@ -129,7 +129,15 @@ async def test_the_table_follows_from_the_log_and_can_be_made_anew(database_url:
             await eventually(taken_in, timeout=20)
         before = await table(system)
         assert before == await folded(system)
+        env = {"ORDINAUT_DATABASE_URL": database_url, "ORDINAUT_REDIS_URL": redis_url}
+        checked = await asyncio.to_thread(ordinaut, "window", "verify", env=env)
+        assert (checked.returncode, checked.stdout) == (
+            0, "6 windows are open by the log; of 0 the table says something else\n",
+        ), checked.stderr  # fmt: skip
         await system.pool.execute("UPDATE windows SET positions = '{}', due_at = now()")
+        wrong = await asyncio.to_thread(ordinaut, "window", "verify", env=env)
+        assert wrong.returncode == 1 and "of 6 the table" in wrong.stdout, wrong
+        assert all(f"{task_id} {key}" in wrong.stdout for task_id, key in before), wrong
         async with system.pool.acquire() as connection, connection.transaction():
             assert await rebuild(connection) == 6
         assert await table(system) == before
