@@ -132,6 +132,8 @@ class Worker:
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
+        # Not only when the round under way has ended: by then a step may have, and the next one begun.
+        self._draining.on = True
         self._wake.set()
 
     def _heard_projected(self, projection: str) -> None:

@@ -167,10 +167,17 @@ def story(ordinaut: dict[str, str]) -> Iterator[Story]:
         httpx.Client(base_url=ordinaut["ORDINAUT_URL"], headers=headers, timeout=20) as http,
         redis.Redis.from_url(ordinaut["ORDINAUT_REDIS_URL"], decode_responses=True) as streams,
     ):
+        # Who tells and then asks sees what he told.
+        http.event_hooks["response"] = [lambda answer: _remember(http, answer)]
         story = Story(http, streams, {**outside, **ordinaut})
         yield story
         for task in story.items("/v1/tasks", limit=500):
             http.delete(f"/v1/tasks/{task['name']}")
+
+
+def _remember(http: httpx.Client, answer: httpx.Response) -> None:
+    if position := answer.headers.get("Ordinaut-Position"):
+        http.headers["Ordinaut-Wait"] = position
 
 
 @pytest.fixture
