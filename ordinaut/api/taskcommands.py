@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -25,6 +26,8 @@ from ordinaut.runtime.streams import open_source
 from projections import tasks as tasks_table
 
 REDIS_SECONDS = 1.0
+
+_HARD = frozenset({"rrule", "exclude"})
 
 logger = structlog.get_logger(__name__)
 
@@ -88,13 +91,19 @@ async def read_definition(
     if name is not None and body.get("name", name) != name:
         raise Invalid.at("/name", f"the path names the task {name!r}", "leave `name` out, or write the same")
     document = body if name is None or "name" in body else {"name": name, **body}
-    # In a thread, because a list of hard rules takes seconds.
-    definition = await asyncio.to_thread(
-        parse_definition, document, created_at=birth, known_tools=command.door.inputs
-    )
+    read = partial(parse_definition, document, created_at=birth, known_tools=command.door.inputs)
+    definition = await asyncio.to_thread(read) if _may_be_slow(document.get("schedule")) else read()
     if looks_like_id(definition.name):
         raise Invalid.at("/name", "a name must not look like an id (a UUID)", "a word for what the task does")
     return definition
+
+
+def _may_be_slow(schedule: Any) -> bool:
+    """Whether reading it may take long: a list of hard rules takes seconds, and goes to a thread. For the
+    others handing it over would take longer than reading it."""
+    if isinstance(schedule, dict):
+        return not schedule.keys().isdisjoint(_HARD)
+    return isinstance(schedule, list)
 
 
 async def public(command: Command, task: Task, events: Sequence[NewEvent] = ()) -> dict[str, Any]:
