@@ -22,6 +22,9 @@ DEAD = "ordinaut:dead"
 RESERVED = "ordinaut:"
 """Keys that begin so are the system's own; no task listens to them and nobody publishes to them."""
 
+LAST_SEQUENCE = 2**64 - 1
+"""The highest sequence number that an id may have within its millisecond."""
+
 EntryId = tuple[int, int]
 """A stream entry's id as two numbers, milliseconds and sequence: they compare as Redis compares ids."""
 
@@ -125,12 +128,14 @@ async def clock_ahead(redis: Redis, pool: asyncpg.Pool, stream: str) -> int:
 
 
 async def unheard_from(redis: Redis, stream: str, created: Iterable[datetime], ahead: int) -> str:
-    """Where a new group begins: at the creation of the oldest task that listens. When nothing was added
-    since then it begins at the stream's last id, because new ids may be smaller than the time is: whoever
-    adds entries may choose them."""
-    since = min((max(0, milliseconds(each) + ahead) for each in created), default=0)
-    last = await last_id(redis, stream)
-    first, second = min((since, 0), last)
+    """Where a new group begins: just before the millisecond in which the oldest task that listens was
+    created, because an entry may have been added within it. When nothing was added since then it begins at
+    the stream's last id, because new ids may be smaller than the time is: whoever adds entries may choose
+    them."""
+    since = min((milliseconds(each) + ahead for each in created), default=0)
+    # A group gives out what is behind its id, not what has it.
+    before = (since - 1, LAST_SEQUENCE) if since > 0 else (0, 0)
+    first, second = min(before, await last_id(redis, stream))
     return f"{first}-{second}"
 
 

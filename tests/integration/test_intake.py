@@ -2,14 +2,14 @@
 
 import json
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import orjson
 from redis.asyncio import Redis
 
 from ordinaut.domain import task
 from ordinaut.domain.ids import entry_run_id
-from ordinaut.runtime.streams import DEAD, GROUP, open_stream
+from ordinaut.runtime.streams import DEAD, GROUP, ensure_group, milliseconds, open_stream, unheard_from
 from ordinaut.runtime.system import System
 from ordinaut.runtime.triggers import TriggerIndex
 from tests.support.eventually import eventually
@@ -108,6 +108,18 @@ async def test_a_task_acknowledged_before_the_entry_is_never_missed(
                 await open_stream(system.redis, system.pool, index, stream)
             await system.redis.xadd(stream, {"data": str(number)})
         assert sorted(await requested(system, 40), key=str) == sorted(range(40), key=str)
+
+
+async def test_a_group_begins_with_the_millisecond_in_which_the_task_was_created(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        created = datetime.now(UTC)
+        at = milliseconds(created)
+        for entry_id in (f"{at - 1}-7", f"{at}-0", f"{at}-1"):
+            await redis.xadd("orders", {"data": "1"}, id=entry_id)
+        later = created + timedelta(seconds=1)
+        assert await ensure_group(redis, "orders", await unheard_from(redis, "orders", [later, created], 0))
+        ((_, entries),) = await redis.xreadgroup(GROUP, "somebody", {"orders": ">"})
+        assert [entry_id.decode() for entry_id, _ in entries] == [f"{at}-0", f"{at}-1"]
 
 
 async def test_a_task_does_not_take_what_was_there_before_it(database_url: str, redis_url: str) -> None:
