@@ -1,6 +1,9 @@
--- As before (see 0003_leases.sql and 0008_shorter_ways.sql), but of a run that begins it answers with the event
--- that requested it alone, and with when it begins, `begun_at`: what RunStarted says beside that its worker knows.
--- So each run is looked up once, and half as much is sent. Of a run that does not begin, all events, and no `begun_at`.
+-- As before (see 0003_leases.sql), but whether anything is due, and whether any of it is limited, is one look; and
+-- what has no concurrency key is leased here, and no function of its own. Of a run that begins it answers with the
+-- event that requested it alone, and with when it begins, `begun_at`: what RunStarted says beside that its worker
+-- knows. So each run is looked up once, and half as much is sent. Of a run that does not begin, all events, and no
+-- `begun_at`.
+DROP FUNCTION lease_unlimited_work(text, float8, int);
 DROP FUNCTION lease_due_work(text, float8, int, int);
 CREATE FUNCTION lease_due_work(worker text, seconds float8, at_most int, chance int)
 RETURNS TABLE ("position" bigint, space text, stream text, version int, type text, schema smallint,

@@ -15,7 +15,7 @@ import orjson
 from ordinaut.domain.definition_checks import check_pipeline
 from ordinaut.domain.definition_model import TaskModel, close_match, read_model
 from ordinaut.domain.definition_secrets import check_literals, secret_places
-from ordinaut.domain.durations import parse_duration
+from ordinaut.domain.durations import seconds
 from ordinaut.domain.errors import Fault, Invalid
 from ordinaut.domain.expressions import Expression, Template, compile_expression, compile_template
 from ordinaut.domain.jsonvalues import escape, faults_in
@@ -191,10 +191,6 @@ def _in_order(faults: list[Fault], document: Mapping[str, Any]) -> list[Fault]:
     return sorted(dict.fromkeys(faults), key=rank)
 
 
-def _seconds(duration: str) -> float:
-    return parse_duration(duration).total_seconds()
-
-
 def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
     retry, condition, given = step["retry"], step["if"], compile_template(step["with"])
     return CompiledStep(
@@ -206,11 +202,11 @@ def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
         retry=Retry(
             max_attempts=retry["max_attempts"],
             backoff=retry["backoff"],
-            base=_seconds(retry["base"]),
-            max=_seconds(retry["max"]),
+            base=seconds(retry["base"]),
+            max=seconds(retry["max"]),
             jitter=retry["jitter"],
         ),
-        timeout_seconds=_seconds(step["timeout"]),
+        timeout_seconds=seconds(step["timeout"]),
         save_as=step["save_as"],
         secrets=secret_places(given),
     )
@@ -222,15 +218,15 @@ def _compile_policy(policy: Mapping[str, Any]) -> Policy:
         late = CatchUp("none" if catch_up == "none" else "latest")
     else:
         window = catch_up["all"]["window"]
-        late = CatchUp("all", catch_up["all"]["max"], None if window is None else _seconds(window))
+        late = CatchUp("all", catch_up["all"]["max"], None if window is None else seconds(window))
     return Policy(
         priority=policy["priority"],
-        timeout=_seconds(policy["timeout"]),
+        timeout=seconds(policy["timeout"]),
         max_attempts=policy["max_attempts"],
         concurrency=concurrency and Concurrency(compile_template(concurrency["key"]), concurrency["limit"]),
         catch_up=late,
         overlap=policy["overlap"],
-        jitter=_seconds(policy["jitter"]),
+        jitter=seconds(policy["jitter"]),
     )
 
 

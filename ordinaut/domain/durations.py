@@ -45,6 +45,11 @@ def parse_duration(text: str) -> timedelta:
     return _total(match.groups(), list(_UNITS.values()))
 
 
+def seconds(text: str) -> float:
+    """The length of time `text` names, in seconds. Raises ValueError as `parse_duration` does."""
+    return parse_duration(text).total_seconds()
+
+
 def format_duration(length: timedelta) -> str:
     """The canonical short form: `1h30m`, `2d`, `500ms`; zero is `0s`.
 

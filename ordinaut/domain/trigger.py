@@ -10,7 +10,7 @@ from typing import Any
 
 from ordinaut.domain.definition_checks import check_trigger
 from ordinaut.domain.definition_model import Model, read_model
-from ordinaut.domain.durations import parse_duration
+from ordinaut.domain.durations import seconds
 from ordinaut.domain.errors import Fault
 from ordinaut.domain.expressions import Expression, Template, compile_expression, compile_template
 from ordinaut.domain.patterns import AFTER, EXPECTED, Pattern
@@ -174,25 +174,21 @@ def _compile_source(on: Mapping[str, Any], key: str | None, pattern: Pattern | N
 
 def _compile_pattern(kind: str, on: Mapping[str, Any]) -> Pattern:
     said = on[kind]
-    late = _seconds(said["lateness"])
+    late = seconds(said["lateness"])
     match kind:
         case "debounce":
-            quiet = _seconds(said["quiet"])
-            longest = 10 * quiet if said["max_wait"] is None else _seconds(said["max_wait"])
+            quiet = seconds(said["quiet"])
+            longest = 10 * quiet if said["max_wait"] is None else seconds(said["max_wait"])
             return Pattern("debounce", late, quiet=quiet, max_wait=longest)
         case "batch":
-            return Pattern("batch", late, size=said["size"], time=_seconds(said["time"]))
+            return Pattern("batch", late, size=said["size"], time=seconds(said["time"]))
         case "throttle":
-            window, last = _seconds(said["window"]), said["keep"] == "last"
+            window, last = seconds(said["window"]), said["keep"] == "last"
             return Pattern("throttle", late, limit=said["limit"], window=window, last=last)
         case "sequence" | "all_of" | "absent":
             sources = sources_of(on)
             return Pattern(
-                kind, late, within=_seconds(said["within"]), parts=tuple(map(str, sources)),
+                kind, late, within=seconds(said["within"]), parts=tuple(map(str, sources)),
                 sources=tuple(dict.fromkeys(sources.values())),
             )  # fmt: skip
     raise AssertionError(kind)
-
-
-def _seconds(duration: str) -> float:
-    return parse_duration(duration).total_seconds()
