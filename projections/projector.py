@@ -124,7 +124,7 @@ class Projector:
     async def _keep_up(self, projection: Projection, wake: Wake, stop: asyncio.Event) -> None:
         # A read table is as durable as it needs to be without a flush of its own: table and checkpoint
         # are one transaction, and whatever follows in the write-ahead log flushes them too.
-        connection = await connect(self._url, synchronous_commit="off")
+        connection = await connect(self._url, synchronous_commit="off", work_mem="64MB")
         try:
             while not stop.is_set():
                 began = time.monotonic()
