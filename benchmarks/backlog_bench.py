@@ -25,7 +25,8 @@ from benchmarks.post_bench import running
 from ordinaut.domain import ids, task
 from ordinaut.domain.definition import parse_definition
 from ordinaut.intake.reads import BATCH
-from ordinaut.log.append import Append, Appender
+from ordinaut.log.append import Append
+from ordinaut.log.appender import Appender
 from ordinaut.runtime.streams import ensure_group
 from projections import due_work
 

@@ -30,7 +30,8 @@ from benchmarks.venvs import ROOT
 from ordinaut.domain import ids, task
 from ordinaut.domain.definition import parse_definition
 from ordinaut.domain.schedules.zones import tz_version
-from ordinaut.log.append import Append, Appended, Appender
+from ordinaut.log.append import Append, Appended
+from ordinaut.log.appender import Appender
 from ordinaut.log.wake import LOG
 
 ROLES = ("clock", "projector", "relay")

@@ -27,6 +27,8 @@ BATCH = 1000
 STREAM = "bench"
 LOG = "ordinaut:log"
 LAYOUT = os.environ.get("BENCH_ORDINAUT_LAYOUT", "relay projector clock intake / worker api")
+PROMPT = os.environ.get("BENCH_ORDINAUT_LAYOUT", "relay projector clock api / worker intake")
+"""Where first steps must begin soon: see docs/deployment.md."""
 
 
 class Ordinaut(harness.Peer):
@@ -34,7 +36,7 @@ class Ordinaut(harness.Peer):
 
     packages = ("fastapi", "asyncpg", "redis", "uvloop", "orjson")
     settings: ClassVar[dict[str, Any]] = {
-        "processes": LAYOUT,
+        "processes": f"{LAYOUT} (latency: {PROMPT})",
         "worker_concurrency": serving.CONCURRENCY,
         "xadd_pipeline": BATCH,
         "until": "projected and relayed",
@@ -54,7 +56,8 @@ class Ordinaut(harness.Peer):
         os.environ.update(serving.environment(self.port))
 
     def workers(self) -> list[list[str]]:
-        return [[*serving.program(), "serve", *roles.split()] for roles in LAYOUT.split("/")]
+        layout = PROMPT if self.latency else LAYOUT
+        return [[*serving.program(), "serve", *roles.split()] for roles in layout.split("/")]
 
     async def ready(self) -> None:
         uses = {"uses": "bench.noop"} if self.latency else {"uses": "debug.echo"}

@@ -14,7 +14,7 @@ from ordinaut.api.problems import BadRequest
 from ordinaut.api.queries import Query
 from ordinaut.domain import ids
 from ordinaut.domain.errors import Fault, Invalid
-from ordinaut.log.append import MAX_PART
+from ordinaut.log.appender import MAX_PART
 from ordinaut.runtime.publication import Incoming, Origin
 from ordinaut.runtime.publish import Accepted, publish_events, stream_fault
 

@@ -25,7 +25,8 @@ from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.run import cancel, fold, run_stream
 from ordinaut.domain.schedules.zones import tz_version
 from ordinaut.domain.task import task_stream
-from ordinaut.log.append import MAX_BATCH_EVENTS, Append, Connection, append
+from ordinaut.log.append import Append, Connection, append
+from ordinaut.log.appender import MAX_BATCH_EVENTS
 from ordinaut.log.read import read_streams
 from ordinaut.log.wake import CANCELED
 from ordinaut.runtime.system import System

@@ -17,7 +17,8 @@ from ordinaut.domain.definition_model import MAX_STREAM
 from ordinaut.domain.errors import Fault, Invalid
 from ordinaut.domain.events import Event
 from ordinaut.domain.jsonvalues import faults_in, text_fault
-from ordinaut.log.append import MAX_PART, Append, Appended
+from ordinaut.log.append import Append, Appended
+from ordinaut.log.appender import MAX_PART
 from ordinaut.log.read import read_streams
 from ordinaut.runtime.listening import is_pattern
 from ordinaut.runtime.publication import Incoming, Origin, Publication

@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 from redis.asyncio import Redis
 
-from ordinaut.log.append import Appender
+from ordinaut.log.appender import Appender
 from ordinaut.log.database import OUTAGE, create_pool
 from ordinaut.log.wake import Notifications
 from ordinaut.runtime.redis_client import create_redis

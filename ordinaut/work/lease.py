@@ -69,9 +69,16 @@ async def lease_due_work(
     rows = await asked.fetch(
         LEASE, worker, float(seconds), limit, random.getrandbits(1), timeout=ANSWER_SECONDS
     )
-    started, others = _folded(rows, worker)
+    begun, others = folded(rows, worker)
     if not others:
-        return Leased(started, 0)
+        return Leased(begun, 0)
+    again = await settle(system, worker, others)
+    return Leased(begun + again, len(others) - len(again))
+
+
+async def settle(system: System, worker: str, others: Sequence[Run]) -> list[Run]:
+    """What leasing runs means that did not begin with their lease: they start again, and are the answer; or
+    they are parked, put right, or let go. Raises what asking the database raises."""
     now = system.time.now()
     due = [run for run in others if not run.ended and (run.run_at is None or run.run_at <= now)]
     if len(due) < len(others):
@@ -82,11 +89,11 @@ async def lease_due_work(
     again, lost = await _start(system, worker, due)
     if lost:
         await system.pool.execute(RELEASE, worker, lost, [None] * len(lost))
-    return Leased(started + again, len(others) - len(again))
+    return again
 
 
-def _folded(rows: Sequence[asyncpg.Record], worker: str) -> tuple[list[Run], list[Run]]:
-    """The runs that began with the lease, and the others."""
+def folded(rows: Sequence[asyncpg.Record], worker: str) -> tuple[list[Run], list[Run]]:
+    """The runs of a lease's answer: those that began with it, and the others."""
     begun: list[Run] = []
     others: dict[str, Run] = {}
     for row in rows:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import asyncpg
@@ -25,8 +25,9 @@ from ordinaut.log.database import OUTAGE, connect, create_pool
 from ordinaut.log.wake import CANCELED, PROJECTED, Wake
 from ordinaut.runtime.metrics import LEASES, RUN_SECONDS, RUNS
 from ordinaut.runtime.system import System
+from ordinaut.work.eager import EagerLease, Rows
 from ordinaut.work.execute import Draining, Execution, Workshop
-from ordinaut.work.lease import NEXT_RUN_AT, RENEW_LEASES, lease_due_work
+from ordinaut.work.lease import NEXT_RUN_AT, RENEW_LEASES, folded, lease_due_work, settle
 from ordinaut.work.publisher import Publisher
 from ordinaut.work.record import LeaseLost, record_all
 from ordinaut.work.tools.base import StepContext
@@ -94,6 +95,8 @@ class Worker:
         self._draining = Draining()
         self._more_due = False
         self._waits = False
+        self._eager = EagerLease(self.name, system.settings.lease_seconds, self._eager_room)
+        self._settling: set[asyncio.Task[None]] = set()
         self._leases: asyncpg.Pool | None = None
         self._own: asyncpg.Connection | None = None
 
@@ -109,6 +112,7 @@ class Worker:
         async with new_client() as http, await leases as self._leases:
             services = StepServices(http, system.redis, Publisher(system))
             shop = Workshop(system, self.name, self._registry, services, self._draining)
+            self._eager.begin(system.appender, partial(self._take, shop))
             beside = [
                 asyncio.create_task(self._wake_at(stop), name="worker-stop"),
                 asyncio.create_task(self._heartbeat(), name="heartbeat"),
@@ -120,9 +124,10 @@ class Worker:
                         await self._wake.wait(seconds)
                 await self._drain()
             finally:
+                self._eager.end(system.appender)
                 for forget in unhear:
                     forget()
-                tasks = [*beside, *[held.task for held in self._held.values()]]
+                tasks = [*beside, *self._settling, *[held.task for held in self._held.values()]]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,8 +157,13 @@ class Worker:
         """How many runs to lease now. A small lease costs as much as a large one, so with most hands
         busy the worker waits for more of them to come free."""
         concurrency = self._system.settings.worker_concurrency
-        free = concurrency - len(self._held)
+        free = concurrency - len(self._held) - self._eager.reserved
         return min(free, BATCH) if not self._held or free >= concurrency // 4 else 0
+
+    def _eager_room(self) -> int:
+        """How many runs to lease along with an append: none while more is due than was leased, because rounds
+        then lease as many at once as they can."""
+        return 0 if self._more_due or self._draining.on else self._room()
 
     async def _round(self, shop: Workshop) -> float:
         """Lease what there is room for; answers with how long to wait for a wake-up (seconds), 0 where it
@@ -170,14 +180,7 @@ class Worker:
                 logger.info("worker.recovered")
             self._waits = False
             self._more_due = len(leased.runs) + leased.others >= room
-            LEASES.labels("taken").inc(len(leased.runs))
-            for run in leased.runs:
-                # A lease of our own that ran out (a stall, an outage) may have come back to us: what
-                # was begun under it does not count any more.
-                self._let_go(run.id)
-            if leased.runs:
-                task = asyncio.create_task(self._carry_out(shop, leased.runs), name="runs")
-                self._held |= {run.id: Held(run, task) for run in leased.runs}
+            self._hold(shop, leased.runs)
             if self._more_due or await self._wake.wait(LULL_SECONDS):
                 return 0.0
             return await self._until_next(poll)
@@ -186,6 +189,33 @@ class Worker:
                 logger.warning("worker.waits", error=str(error) or type(error).__name__)
             self._waits = True
             return poll
+
+    def _hold(self, shop: Workshop, runs: Sequence[Run]) -> None:
+        """Begin to carry out what was leased."""
+        LEASES.labels("taken").inc(len(runs))
+        for run in runs:
+            # A lease of our own that ran out (a stall, an outage) may have come back to us: what
+            # was begun under it does not count any more.
+            self._let_go(run.id)
+        if runs:
+            task = asyncio.create_task(self._carry_out(shop, runs), name="runs")
+            self._held |= {run.id: Held(run, task) for run in runs}
+
+    def _take(self, shop: Workshop, rows: Rows) -> None:
+        """Begin to carry out what was leased along with an append."""
+        begun, others = folded(rows, self.name)
+        self._hold(shop, begun)
+        if others:
+            settling = asyncio.create_task(self._settle(shop, others), name="settle")
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
+
+    async def _settle(self, shop: Workshop, others: Sequence[Run]) -> None:
+        try:
+            self._hold(shop, await settle(self._system, self.name, others))
+        except (Unavailable, *OUTAGE) as error:
+            # Left to their leases, as in a round that fails.
+            logger.warning("worker.waits", error=str(error) or type(error).__name__)
 
     async def _connection(self) -> asyncpg.Connection:
         """The connection to lease on, its own: taking one from the pool and giving it back costs an eighth
@@ -320,11 +350,15 @@ class Worker:
     async def _drain(self) -> None:
         """Finish the steps under way, hand back the rest, lose nothing."""
         self._draining.on = True
+        deadline = time.monotonic() + self._system.settings.drain_seconds
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._system.settings.drain_seconds):
+                await self._eager.answered()
+                await asyncio.gather(*self._settling)
         if not self._held:
             return
         logger.info("worker.draining", runs=len(self._held))
         # Again, as long as there is time: a lease that was just taken gives its runs tasks of their own.
-        deadline = time.monotonic() + self._system.settings.drain_seconds
         while busy := {held.task for held in self._held.values() if not held.task.done()}:
             await asyncio.wait(busy, timeout=max(0.0, deadline - time.monotonic()))
             if time.monotonic() >= deadline:

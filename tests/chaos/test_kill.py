@@ -18,8 +18,9 @@ async def test_whatever_role_is_killed_each_trigger_gives_one_run_and_each_run_f
     database_url: str, redis_url: str, start_role: StartRole, seed: int
 ) -> None:
     rng = random.Random(seed)
-    roles = ["worker", "worker", "relay", "projector", "clock", "intake"]
-    processes = [start_role(role, env=ENV, ready=False) for role in roles]
+    # One worker beside an intake, where runs are leased along with their request.
+    roles = ["worker", "worker intake", "relay", "projector", "clock", "intake"]
+    processes = [start_role(*some.split(), env=ENV, ready=False) for some in roles]
     for process in processes:
         await asyncio.to_thread(process.wait_ready)
     settings = Settings(database_url=database_url, redis_url=redis_url)

@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from ordinaut.log.append import Appender
+from ordinaut.log.appender import Appender
 from ordinaut.runtime import hooks as runtime_hooks
 from tests.conftest import StartRole
 from tests.support import hooks as sign

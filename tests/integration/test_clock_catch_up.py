@@ -14,7 +14,7 @@ import pytest
 
 from ordinaut.clock.fire import Firing
 from ordinaut.clock.pace import step, take_slots
-from ordinaut.log.append import MAX_BATCH_EVENTS
+from ordinaut.log.appender import MAX_BATCH_EVENTS
 from ordinaut.runtime.ledger import Checked, check_ledger
 from ordinaut.work.lease import lease_due_work
 from projections.rebuild import rebuild, verify

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from ordinaut.domain.errors import Unavailable
-from ordinaut.log.append import Append, Appender, Outcome
+from ordinaut.log.append import Append, Outcome
+from ordinaut.log.appender import Appender
 from tests.support.eventually import eventually
 from tests.support.leasing import SETTINGS, TWO_STEPS, waiting_appends
 from tests.support.probes import Probe

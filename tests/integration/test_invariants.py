@@ -15,7 +15,8 @@ from ordinaut.clock.clock import Clock
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.events import EVENT_TYPES, NewEvent
 from ordinaut.intake.intake import Intake
-from ordinaut.log.append import Append, Appender
+from ordinaut.log.append import Append
+from ordinaut.log.appender import Appender
 from ordinaut.log.database import connect
 from ordinaut.runtime.embedded import EmbeddedServers
 from ordinaut.runtime.keys import issue_key, revoke_key

@@ -10,7 +10,8 @@ import pytest
 
 from ordinaut.domain.errors import Unavailable, VersionConflict
 from ordinaut.domain.events import NewEvent
-from ordinaut.log.append import Append, Appended, Appender, append
+from ordinaut.log.append import Append, Appended, append
+from ordinaut.log.appender import Appender
 from ordinaut.log.database import connect, create_pool
 from ordinaut.log.read import head, read_stream, read_streams
 from tests.support.eventually import eventually

@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 
 from ordinaut.domain.errors import VersionConflict
 from ordinaut.domain.events import Event, NewEvent
-from ordinaut.log.append import Append, Appended, Appender, append
+from ordinaut.log.append import Append, Appended, append
+from ordinaut.log.appender import Appender
 from ordinaut.log.database import create_pool
 from ordinaut.log.read import LogFilter, head, read_after, read_log, read_stream, read_streams
 from tests.support.servers import blocking, execute

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from ordinaut.domain.errors import VersionConflict
-from ordinaut.log.append import Appender
+from ordinaut.log.appender import Appender
 from ordinaut.log.database import connect, create_pool
 from ordinaut.log.wake import Notifications
 from projections.base import Fold, Projection, fold_function

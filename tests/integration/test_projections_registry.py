@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.ids import new_id
-from ordinaut.log.append import Append, Appender
+from ordinaut.log.append import Append
+from ordinaut.log.appender import Appender
 from ordinaut.log.database import connect, create_pool
 from ordinaut.log.wake import Notifications
 from ordinaut.runtime.migrate import migrate

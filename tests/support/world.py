@@ -18,7 +18,8 @@ from ordinaut.domain.events import Event, NewEvent
 from ordinaut.domain.request import request_run
 from ordinaut.domain.run import Run, fold, run_stream
 from ordinaut.domain.task import task_stream
-from ordinaut.log.append import Append, Appended, Appender
+from ordinaut.log.append import Append, Appended
+from ordinaut.log.appender import Appender
 from ordinaut.log.read import read_stream
 from ordinaut.log.wake import CANCELED
 from ordinaut.runtime.settings import Settings
