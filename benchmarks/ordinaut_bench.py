@@ -52,7 +52,8 @@ class Ordinaut(harness.Peer):
         database, redis_url = harness.connection()
         self.key = await asyncio.to_thread(serving.prepare)
         self.pool = await asyncpg.create_pool(database, min_size=1, max_size=2)
-        self.redis = redis.asyncio.Redis.from_url(redis_url)
+        # A connection of its own, as pgqueuer's producer has: one from a pool is looked at before each use.
+        self.redis = redis.asyncio.Redis.from_url(redis_url, single_connection_client=True)
         os.environ.update(serving.environment(self.port))
 
     def workers(self) -> list[list[str]]:

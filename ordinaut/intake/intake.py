@@ -11,8 +11,8 @@ import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -72,6 +72,7 @@ class Intake:
         self._patterns: frozenset[str] = frozenset()
         self._look_at = self._claim_at = self._discover_at = 0.0
         self._in_hand: asyncio.Task[None] | None = None
+        self._holds: list[Held] = []
         self._owed: deque[tuple[Sequence[DeadLetter], Held]] = deque()
         self.consumer = f"intake-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._reads = Reads(self._redis, self.consumer)
@@ -125,6 +126,7 @@ class Intake:
 
     async def _take_entries(self, stop: asyncio.Event) -> None:
         unhear = self._system.notifications.hear(PROJECTED, self._heard)
+        keeping = asyncio.create_task(self._keep_hold(), name="intake-hold")
         try:
             while not stop.is_set():
                 try:
@@ -143,6 +145,7 @@ class Intake:
                 await self._pay()
         finally:
             unhear()
+            keeping.cancel()
             self._reads.cancel()
             if self._in_hand is not None:
                 self._in_hand.cancel()
@@ -289,7 +292,7 @@ class Intake:
         held: Held = {}
         for entry in entries:
             held.setdefault(entry.stream, []).append(entry.id)
-        async with self._holding(held):
+        with self._holding(held):
             while True:
                 try:
                     if histories:
@@ -308,22 +311,21 @@ class Intake:
         self._owed.append((dead, held))
         await self._pay()
 
-    @asynccontextmanager
-    async def _holding(self, held: Held) -> AsyncIterator[None]:
+    @contextmanager
+    def _holding(self, held: Held) -> Iterator[None]:
         """While this lasts no other intake takes these entries for left behind."""
-
-        async def hold() -> None:
-            while True:
-                await asyncio.sleep(self._system.settings.lease_seconds / 3)
-                for stream, ids in held.items():
-                    with suppress(RedisError, OSError, TimeoutError):
-                        await keep(self._redis, self.consumer, {stream: ids})
-
-        holding = asyncio.create_task(hold(), name="intake-hold")
+        self._holds.append(held)
         try:
             yield
         finally:
-            holding.cancel()
+            self._holds.remove(held)
+
+    async def _keep_hold(self) -> None:
+        while True:
+            await asyncio.sleep(self._system.settings.lease_seconds / 3)
+            for stream, ids in [one for held in self._holds for one in held.items()]:
+                with suppress(RedisError, OSError, TimeoutError):
+                    await keep(self._redis, self.consumer, {stream: ids})
 
     async def _pay(self) -> None:
         """Copy and acknowledge what is recorded. What Redis did not take, it is given again when it is back:

@@ -49,22 +49,21 @@ class Reads:
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def next(self, streams: Sequence[str], count: int) -> list[Read]:
-        """The reads that are back, at the latest after `BLOCK_MS` unless there is one only; each stream is
-        read again by the next call. `count` entries are asked for, over all streams together."""
+        """The reads that are back, at the latest after `BLOCK_MS`; each stream is read again by the next
+        call. `count` entries are asked for, over all streams together."""
         slots: dict[int, list[str]] = {}
         for stream in streams:
             slots.setdefault(slot_of(self._redis, stream), []).append(stream)
+        if len(slots) == 1 and not self._waiting:
+            return [await self._read(streams, max(1, count // len(streams)), BLOCK_MS)]
         # Where many take turns, all of them have had one after about as long.
-        block = (
-            BLOCK_MS if len(slots) == 1 else max(1, SLOT_BLOCK_MS * min(len(slots), AT_ONCE) // len(slots))
-        )
+        block = max(1, SLOT_BLOCK_MS * min(len(slots), AT_ONCE) // len(slots))
         for slot, names in slots.items():
             if slot not in self._waiting:
                 read = self._read(names, max(1, count // len(streams)), block)
                 self._waiting[slot] = asyncio.create_task(read, name=f"intake-read-{slot}")
-        limit = None if len(self._waiting) == 1 else BLOCK_MS / 1000
         back, _ = await asyncio.wait(
-            self._waiting.values(), timeout=limit, return_when=asyncio.FIRST_COMPLETED
+            self._waiting.values(), timeout=BLOCK_MS / 1000, return_when=asyncio.FIRST_COMPLETED
         )
         return self._take(back)
 
