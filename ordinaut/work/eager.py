@@ -8,12 +8,17 @@ are woken as ever. Temporal calls the like of it an eager workflow start.
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import asyncpg
 
 from ordinaut.log.appender import Appender
+
+GIVE_WAY_SECONDS = 0.005
+"""The append that leases wakes its own worker, too. To look for more at once would be in the way of the first
+steps of what it has leased."""
 
 Rows = Sequence[asyncpg.Record]
 
@@ -34,6 +39,7 @@ class EagerLease:
         self._take: Callable[[Rows], None] | None = None
         self._answered = asyncio.Event()
         self._answered.set()
+        self._busy_until = 0.0
         self.reserved = 0
 
     def begin(self, appender: Appender, take: Callable[[Rows], None]) -> None:
@@ -58,12 +64,19 @@ class EagerLease:
     def answer(self, rows: Rows) -> None:
         """Hand over what was leased."""
         self.reserved = 0
-        self._answered.set()
         # A lateral join that found nothing answers with one row of nulls.
         leased = [row for row in rows if row["stream"] is not None]
         if leased and self._take is not None:
+            self._busy_until = time.monotonic() + GIVE_WAY_SECONDS
             self._take(leased)
+        self._answered.set()
 
     async def answered(self) -> None:
         """Wait until nothing is asked any more."""
         await self._answered.wait()
+
+    async def give_way(self) -> None:
+        """Wait until what was leased has begun."""
+        await self._answered.wait()
+        if (left := self._busy_until - time.monotonic()) > 0:
+            await asyncio.sleep(left)

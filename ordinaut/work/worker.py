@@ -120,6 +120,7 @@ class Worker:
             logger.info("worker.ready", worker=self.name, concurrency=system.settings.worker_concurrency)
             try:
                 while not stop.is_set():
+                    await self._eager.give_way()
                     if seconds := await self._round(shop):
                         await self._wake.wait(seconds)
                 await self._drain()
