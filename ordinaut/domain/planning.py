@@ -24,14 +24,14 @@ def plan_of(definition: Definition, now: datetime, known: Any = None) -> list[di
     if not is_timed(schedule):
         return []
     rule = rule_of(schedule)
+    at = rule.next_after(now)
     if isinstance(schedule, list):
         _refuse_what_is_over(schedule, known, now)
-    elif fault := _why_never(schedule, rule, now, "/schedule"):
+    elif fault := _why_never(schedule, rule, at, now, "/schedule"):
         late = _late(rule, now, definition.policy.catch_up)
         if late is None:
             raise Invalid.all_of([fault])
         return [{"at": late.isoformat()}]
-    at = rule.next_after(now)
     if at is None:
         raise Invalid.at("/schedule", "the schedule never fires again", "one with an instant ahead")
     return [{"at": at.isoformat()}]
@@ -39,20 +39,20 @@ def plan_of(definition: Definition, now: datetime, known: Any = None) -> list[di
 
 def _refuse_what_is_over(schedule: Sequence[Any], known: Any, now: datetime) -> None:
     kept = known if isinstance(known, list) else [known]
-    found = [
-        _why_never(member, rule_of(member), now, f"/schedule/{index}")
-        for index, member in enumerate(schedule)
-        if member not in kept
-    ]
+    found = []
+    for index, member in enumerate(schedule):
+        if member not in kept:
+            rule = rule_of(member)
+            found.append(_why_never(member, rule, rule.next_after(now), now, f"/schedule/{index}"))
     if faults := [fault for fault in found if fault is not None]:
         raise Invalid.all_of(faults)
 
 
-def _why_never(spec: Any, rule: Schedule, now: datetime, pointer: str) -> Fault | None:
-    """Why a rule has no instant ahead; None when it has."""
-    if rule.kept_after(now) is not None:
-        return None
-    if rule.next_after(now) is not None:
+def _why_never(spec: Any, rule: Schedule, at: datetime | None, now: datetime, pointer: str) -> Fault | None:
+    """Why a rule has no instant ahead; None when it has. `at` is the first it names, excluded or not."""
+    if at is not None:
+        if not rule.has_exclusions or rule.kept_after(now) is not None:
+            return None
         what = "leaves out every instant that comes next"
         return Fault(f"{pointer}/exclude", what, "days, ranges or rules that leave some")
     if isinstance(rule, Once):

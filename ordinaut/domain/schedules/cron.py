@@ -137,7 +137,7 @@ class Cron(Schedule):
     def _next_fixed(self, after: datetime) -> datetime | None:
         for wall in self._walls(_whole_minute_after(self.wall(after))):
             at = zones.to_instant(self.tz, wall)
-            if not zones.exists(self.tz, wall):
+            if zones.to_wall(self.tz, at) != wall:  # it does not exist
                 at = zones.gap_at(self.tz, wall)
             if at > after:
                 return at
