@@ -7,7 +7,7 @@ the caller has seen.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from ordinaut.api import cloudevents
 from ordinaut.api.bodies import check_fields, parse_object, read_body
@@ -192,10 +193,13 @@ class Direct(APIRoute):
     """A route whose endpoint takes the request as it is. What the framework does for endpoints with
     declared parameters costs more than some commands do; here nothing is declared."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint itself."""
-        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return endpoint
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ask the endpoint, unless the method is another; its errors are answered further out."""
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        response = await self.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 Handler = Callable[[Command], Awaitable[Answer]]

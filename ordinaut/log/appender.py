@@ -56,7 +56,7 @@ class Appender:
         the database did not say whether it was appended; trying the same again is then safe, because
         the expected version lets it in at most once.
         """
-        (outcome,) = await self.attempt_all([item])
+        (outcome,) = await self._submit([item])
         if isinstance(outcome, Appended):
             return outcome
         raise outcome
