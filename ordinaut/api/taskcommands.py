@@ -27,6 +27,7 @@ from projections import tasks as tasks_table
 
 REDIS_SECONDS = 1.0
 
+_ID_LENGTH = 36
 _HARD = frozenset({"rrule", "exclude"})
 
 logger = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ Decide = Callable[[Task], Sequence[NewEvent]]
 
 def looks_like_id(text: str) -> bool:
     """Whether `text` in a path is meant as an id rather than a name."""
+    if len(text) != _ID_LENGTH:
+        return False
     try:
         return str(uuid.UUID(text)) == text.lower()
     except ValueError:

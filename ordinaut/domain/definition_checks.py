@@ -36,9 +36,10 @@ def check_pipeline(document: Mapping[str, Any], known_tools: Mapping[str, ToolIn
     params = document.get("params")
     scope = _Scope(STEP_ROOTS, set(params) if isinstance(params, dict) else set(), set())
     taken: dict[str, str] = {}
-    later = [name for _, step in _steps(document) for name in _names(step).values()]
-    for pointer, step in _steps(document):
-        for field, name in _names(step).items():
+    steps = [(pointer, step, _names(step)) for pointer, step in _steps(document)]
+    later = [name for _, _, names in steps for name in names.values()]
+    for pointer, step, names in steps:
+        for field, name in names.items():
             if name in taken:
                 faults.append(
                     Fault(f"{pointer}/{field}", f"{name!r} is used twice", f"first at {taken[name]}")
@@ -49,7 +50,7 @@ def check_pipeline(document: Mapping[str, Any], known_tools: Mapping[str, ToolIn
         faults += _check_tool(step, pointer, template, known_tools)
         faults += template_faults
         faults += check_expression(step.get("if"), f"{pointer}/if", scope)
-        scope.steps.update(_names(step).values())
+        scope.steps.update(names.values())
     faults += _check_key(document, scope)
     return faults
 
@@ -170,4 +171,6 @@ def _check_key(document: Mapping[str, Any], scope: _Scope) -> list[Fault]:
     policy = document.get("policy")
     concurrency = policy.get("concurrency") if isinstance(policy, dict) else None
     key = concurrency.get("key") if isinstance(concurrency, dict) else None
+    if key is None:
+        return []
     return check_template(key, "/policy/concurrency/key", _Scope(KEY_ROOTS, scope.params, set()))
