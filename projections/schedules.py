@@ -20,6 +20,7 @@ CREATE INDEX ON schedules (next_fire_at) WHERE next_fire_at IS NOT NULL;
 
 DEFINES = frozenset({"TaskCreated", "TaskChanged"})
 LIVES = frozenset({"TaskCreated", "TaskRetired"})
+RETIRES = frozenset({"TaskRetired"})
 OCCURS = frozenset({"RunRequested", "OccurrenceSkipped"})
 PLANNED = f"""
 SELECT DISTINCT ON (stream) * FROM ({batch(DEFINES)}) AS d WHERE data ? 'plan' ORDER BY stream, version DESC
@@ -55,9 +56,9 @@ DELETE FROM schedules USING ({last_of(LIVES, "stream, type")}) AS e
 
 PROJECTION = Projection(
     "schedules",
-    version=2,
+    version=3,
     ddl=DDL,
-    folds=[Fold(DEFINES, DROP_CHANGED), Fold(DEFINES, PLAN), Fold(OCCURS, ADVANCE), Fold(LIVES, RETIRE)],
+    folds=[Fold(DEFINES, DROP_CHANGED), Fold(DEFINES, PLAN), Fold(OCCURS, ADVANCE), Fold(RETIRES, RETIRE)],
     notifies=True,
 )
 

@@ -88,19 +88,19 @@ UPDATE tasks SET snoozed_until = CASE e.type WHEN 'TaskSnoozed' THEN (e.data->>'
 COUNT = f"""
 UPDATE tasks SET stream_version = e.version
   FROM ({last_of(ALL, "stream, version")}) AS e
- WHERE id = substr(e.stream, 6)::uuid
+ WHERE id = substr(e.stream, 6)::uuid AND stream_version <> e.version
 """
 
 PROJECTION = Projection(
     "tasks",
-    version=2,
+    version=3,
     ddl=DDL,
     folds=[
         Fold(CREATED, CREATE),
-        Fold(DEFINES, CHANGE),
-        Fold(MOVES, MOVE),
-        Fold(PAUSES, REASON),
-        Fold(SNOOZES, SNOOZE),
+        Fold(DEFINES - CREATED, CHANGE),
+        Fold(MOVES - CREATED, MOVE),
+        Fold(PAUSES - CREATED, REASON),
+        Fold(SNOOZES - CREATED, SNOOZE),
         Fold(ALL, COUNT),
     ],
     notifies=True,
