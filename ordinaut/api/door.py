@@ -91,7 +91,7 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
 class Answer:
     """What a command answers. `position` is where the log holds what it did; None: nothing had to be
     done, and what it found is at or before the end of the log."""
@@ -102,7 +102,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see ordinaut/domain/events.py
 class Command:
     """One request to change something, and in whose name. `key` is its Idempotency-Key; `now` the
     database's time, never ahead of it, the same for every attempt under the same key. `attempt` counts how

@@ -80,7 +80,7 @@ async def change_task(command: Command, name_or_id: str, decide: Decide) -> tupl
 
 def after(task: Task, item: Append, appended: Appended) -> Task:
     """The task as it is behind an append to its stream."""
-    task = replace(task)
+    task = replace(task) if task.stream_version else Task(task.id)
     for event in recorded(item, appended):
         evolve(task, event)
     return task
