@@ -1,24 +1,14 @@
 """A worker that stops, or cannot record: nothing is lost and nothing is done twice."""
 
-from collections.abc import AsyncIterator, Sequence
-
-import pytest
+from collections.abc import Sequence
 
 from ordinaut.domain.errors import Unavailable
 from ordinaut.log.append import Append, Outcome
 from ordinaut.log.appender import Appender
 from tests.support.eventually import eventually
-from tests.support.leasing import SETTINGS, TWO_STEPS, waiting_appends
+from tests.support.leasing import TWO_STEPS, waiting_appends
 from tests.support.probes import Probe
-from tests.support.world import World, open_world
-
-
-@pytest.fixture
-async def live(database_url: str, redis_url: str) -> AsyncIterator[World]:
-    """A world whose due_work follows the log."""
-    async with open_world(database_url, redis_url, **SETTINGS) as opened:
-        yield opened
-
+from tests.support.world import World
 
 # Draining
 

@@ -2,24 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from tests.support.eventually import eventually
-from tests.support.leasing import SETTINGS, TWO_STEPS, keyed, leased_rows, waiting_appends
+from tests.support.leasing import TWO_STEPS, keyed, leased_rows, waiting_appends
 from tests.support.probes import Probe
-from tests.support.world import RunningWorker, World, open_world
+from tests.support.world import RunningWorker, World
 
 ONE_STEP = TWO_STEPS[:1]
-
-
-@pytest.fixture
-async def live(database_url: str, redis_url: str) -> AsyncIterator[World]:
-    """A world whose due_work follows the log."""
-    async with open_world(database_url, redis_url, **SETTINGS) as opened:
-        yield opened
 
 
 async def beside(live: World, probe: Probe, **settings: Any) -> RunningWorker:

@@ -35,13 +35,6 @@ async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
         yield opened
 
 
-@pytest.fixture
-async def live(database_url: str, redis_url: str) -> AsyncIterator[World]:
-    """A world whose due_work follows the log."""
-    async with open_world(database_url, redis_url, **SETTINGS) as opened:
-        yield opened
-
-
 # Who gets a run
 
 

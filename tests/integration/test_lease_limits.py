@@ -29,13 +29,6 @@ async def world(database_url: str, redis_url: str) -> AsyncIterator[World]:
         yield opened
 
 
-@pytest.fixture
-async def live(database_url: str, redis_url: str) -> AsyncIterator[World]:
-    """A world whose due_work follows the log."""
-    async with open_world(database_url, redis_url, **SETTINGS) as opened:
-        yield opened
-
-
 async def intervals(world: World, runs: list[str]) -> list[tuple[str, str]]:
     """(run, its event's type) of the starts and ends of these runs, in the order of the log."""
     rows = await world.system.pool.fetch(
