@@ -21,6 +21,7 @@ from tests.support.api import running_api
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, happen, listen, read_to_the_end
+from tests.support.redis_servers import needs
 
 
 def measured(name: str, **labels: str) -> float | None:
@@ -221,6 +222,7 @@ async def test_a_full_queue_is_told_and_the_api_stays_ready(database_url: str, r
 
 async def test_entries_that_were_trimmed_unread_are_told_once(database_url: str, redis_url: str) -> None:
     async with a_system(database_url, redis_url, queue_high_water=1) as system:
+        await needs(system.redis, 7, "how many entries there have ever been in a stream")
         await listen(system, "ship")
         await ensure_group(system.redis, "orders", "0")
         before = measured("ordinaut_stream_entries_gone_total") or 0.0

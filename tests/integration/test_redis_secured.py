@@ -23,7 +23,7 @@ from projections.registry import all_projections
 from tests.support.commands import ordinaut
 from tests.support.eventually import eventually
 from tests.support.listening import a_system, an_intake, events, listen
-from tests.support.redis_servers import RedisServer, debian_redis, set_user, started, tls_options
+from tests.support.redis_servers import RedisServer, debian_redis, needs, set_user, started, tls_options
 from tests.support.running import running
 
 DEPLOYMENT = Path(__file__).parents[2] / "docs" / "deployment.md"
@@ -117,6 +117,7 @@ async def test_the_rights_on_the_page_are_all_that_is_needed(
 async def test_doctor_says_which_rights_are_missing(database_url: str, tmp_path: Path) -> None:
     own = server("valkey", tmp_path / "valkey")
     async with started(own), own.client() as admin:
+        await needs(admin, 7, "rights to a part of a command")
         url = own.url.replace("redis://", "redis://ordinaut:secret@")
         env = {"ORDINAUT_DATABASE_URL": database_url, "ORDINAUT_REDIS_URL": url}
 

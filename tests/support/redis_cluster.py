@@ -1,8 +1,9 @@
 """A real cluster of servers, put together as `redis-cli --cluster create` does it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.support.eventually import eventually
 from tests.support.redis_servers import HOST, RedisServer, free_port, started
 
 MASTERS = 3
+BUS = 10_000
 
 
 class ClusterOfServers:
@@ -41,11 +43,12 @@ class ClusterOfServers:
         first = self.servers[0]
         for number, admin in enumerate(self.admins[:MASTERS]):
             begin, end = (each * REDIS_CLUSTER_HASH_SLOTS for each in (number, number + 1))
-            slots = (-(-begin // MASTERS), -(-end // MASTERS) - 1)
-            await admin.execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
+            await admin.execute_command(
+                "CLUSTER", "ADDSLOTS", *range(-(-begin // MASTERS), -(-end // MASTERS))
+            )
             await admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for admin in self.admins[1:]:
-            await admin.execute_command("CLUSTER", "MEET", HOST, first.port, first.options["cluster-port"])
+            await admin.execute_command("CLUSTER", "MEET", HOST, first.port)
         await eventually(self._is_well, timeout=30)
         for admin in self.admins[MASTERS:]:
             await admin.execute_command("CLUSTER", "REPLICATE", await self._id(0))
@@ -87,12 +90,12 @@ async def a_cluster(
             directory / str(number),
             {
                 "cluster-enabled": "yes",
-                "cluster-port": free_port(),
                 "cluster-node-timeout": 1000,
                 "cluster-require-full-coverage": "no",
                 "cluster-replica-validity-factor": 0,
             },
             binary=binary,
+            port=_free_ports(),
         )
         for number in range(MASTERS + replica)
     ]
@@ -101,3 +104,12 @@ async def a_cluster(
         cluster = ClusterOfServers(servers, admins)
         await cluster.form()
         yield cluster
+
+
+def _free_ports() -> int:
+    """A port that is free like the one for the cluster's own talk, 10,000 above: where it is before 7.0."""
+    while True:
+        port = free_port()
+        with suppress(OSError, OverflowError), socket.socket() as probe:
+            probe.bind((HOST, port + BUS))
+            return port

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trustme
 from redis.asyncio import Redis
 
@@ -39,6 +40,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+async def needs(client: Redis, version: int, what: str) -> None:
+    """Skip the test where the server's major version is older: it knows nothing of `what` then."""
+    about: dict[str, str] = await client.info("server")
+    if int(about["redis_version"].partition(".")[0]) < version:
+        pytest.skip(f"Redis {about['redis_version']} knows nothing of {what}")
+
+
 class RedisServer:
     """One server process in `directory`; `options` are those of its configuration file."""
 
@@ -48,11 +56,12 @@ class RedisServer:
         options: Options | None = None,
         *,
         binary: str | None = None,
+        port: int = 0,
         sentinel: str = "",
     ) -> None:
         self.directory = directory
         self.log = directory / "server.log"
-        self.port = free_port()
+        self.port = port or free_port()
         self._binary = binary or chosen_binary()
         self._sentinel = sentinel
         own = {"bind": HOST, "port": self.port, "dir": str(directory)}
