@@ -27,7 +27,7 @@ from ordinaut.runtime.metrics import LEASES, RUN_SECONDS, RUNS
 from ordinaut.runtime.system import System
 from ordinaut.work.eager import EagerLease, Rows
 from ordinaut.work.execute import Draining, Execution, Workshop
-from ordinaut.work.lease import NEXT_RUN_AT, RENEW_LEASES, folded, lease_due_work, settle
+from ordinaut.work.lease import NEXT_RUN_AT, RENEW_LEASES, Leased, folded, lease_due_work, settle
 from ordinaut.work.publisher import Publisher
 from ordinaut.work.record import LeaseLost, record_all
 from ordinaut.work.tools.base import StepContext
@@ -96,7 +96,8 @@ class Worker:
         self._more_due = False
         self._waits = False
         self._eager = EagerLease(self.name, system.settings.lease_seconds, self._eager_room)
-        self._settling: set[asyncio.Task[None]] = set()
+        self._asked = 0
+        self._settling: dict[asyncio.Task[None], int] = {}
         self._leases: asyncpg.Pool | None = None
         self._own: asyncpg.Connection | None = None
 
@@ -158,7 +159,9 @@ class Worker:
         """How many runs to lease now. A small lease costs as much as a large one, so with most hands
         busy the worker waits for more of them to come free."""
         concurrency = self._system.settings.worker_concurrency
-        free = concurrency - len(self._held) - self._eager.reserved
+        # A round and an append may lease at one time: neither is given hands that the other may fill.
+        spoken_for = self._asked + self._eager.reserved + sum(self._settling.values())
+        free = concurrency - len(self._held) - spoken_for
         return min(free, BATCH) if not self._held or free >= concurrency // 4 else 0
 
     def _eager_room(self) -> int:
@@ -175,8 +178,7 @@ class Worker:
             self._more_due = True
             return poll
         try:
-            seconds = self._system.settings.lease_seconds
-            leased = await lease_due_work(self._system, self.name, room, seconds, await self._connection())
+            leased = await self._lease(room)
             if self._waits:
                 logger.info("worker.recovered")
             self._waits = False
@@ -190,6 +192,14 @@ class Worker:
                 logger.warning("worker.waits", error=str(error) or type(error).__name__)
             self._waits = True
             return poll
+
+    async def _lease(self, room: int) -> Leased:
+        seconds = self._system.settings.lease_seconds
+        self._asked = room
+        try:
+            return await lease_due_work(self._system, self.name, room, seconds, await self._connection())
+        finally:
+            self._asked = 0
 
     def _hold(self, shop: Workshop, runs: Sequence[Run]) -> None:
         """Begin to carry out what was leased."""
@@ -208,8 +218,12 @@ class Worker:
         self._hold(shop, begun)
         if others:
             settling = asyncio.create_task(self._settle(shop, others), name="settle")
-            self._settling.add(settling)
-            settling.add_done_callback(self._settling.discard)
+            self._settling[settling] = len(others)
+            settling.add_done_callback(self._settled)
+
+    def _settled(self, settling: "asyncio.Task[None]") -> None:
+        del self._settling[settling]
+        self._go_on(False)
 
     async def _settle(self, shop: Workshop, others: Sequence[Run]) -> None:
         try:

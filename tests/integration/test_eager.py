@@ -2,10 +2,16 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
+from ordinaut.domain.run import Run
+from ordinaut.log.wake import PROJECTED
+from ordinaut.work.lease import settle
 from tests.support.eventually import eventually
-from tests.support.leasing import TWO_STEPS, keyed, leased_rows, waiting_appends
+from tests.support.leasing import TWO_STEPS, keyed, lease, leased_rows, waiting_appends, waiting_leases
 from tests.support.probes import Probe
 from tests.support.world import RunningWorker, World
 
@@ -17,6 +23,18 @@ async def beside(live: World, probe: Probe, **settings: Any) -> RunningWorker:
     worker = live.start_worker(probe.tool, appender=live.system.appender, **settings)
     await eventually(lambda: live.system.appender.companion)
     return worker
+
+
+async def put_off(live: World, runs: Sequence[str]) -> None:
+    """Nobody sees these runs as due, until `make_due`."""
+    await live.system.pool.execute(
+        "UPDATE due_work SET run_at = now() + interval '1 hour' WHERE run_id = ANY($1::uuid[])", runs
+    )
+
+
+async def make_due(live: World, runs: Sequence[str]) -> None:
+    """The runs that were put off are due, and nobody is told."""
+    await live.system.pool.execute("UPDATE due_work SET run_at = now() WHERE run_id = ANY($1::uuid[])", runs)
 
 
 async def transactions(live: World, run_id: str) -> int:
@@ -66,6 +84,54 @@ async def test_no_more_runs_begin_than_there_are_hands(live: World) -> None:
         run = await live.finished(run_id)
         assert (run.state, run.attempt) == ("succeeded", 1)
     assert probe.most == 2
+
+
+async def test_a_round_and_an_append_at_one_time_lease_no_more_than_there_are_hands(live: World) -> None:
+    probe = Probe(holding=True)
+    await live.define("job", ONE_STEP)
+    await put_off(live, runs := await live.request_many("job", range(4)))
+    await beside(live, probe, worker_concurrency=2)
+    async with live.system.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM log_head FOR UPDATE")
+        await make_due(live, runs)
+        await live.system.pool.execute("SELECT pg_notify($1, 'due_work')", PROJECTED)
+        await eventually(lambda: waiting_leases(live))
+        requesting = asyncio.create_task(live.request("job"))
+        await eventually(lambda: waiting_appends(live))
+    runs.append(await requesting)
+    await eventually(lambda: probe.calls)
+    assert len(await leased_rows(live)) == 2
+    probe.let_go()
+    for run_id in runs:
+        assert (await live.finished(run_id)).attempt == 1
+    assert probe.most == 2
+
+
+async def test_runs_that_are_being_taken_over_have_their_hands(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = asyncio.Event()
+
+    async def settle_later(*given: Any) -> list[Run]:
+        await go_on.wait()
+        return await settle(*given)
+
+    monkeypatch.setattr("ordinaut.work.worker.settle", settle_later)
+    probe = Probe()
+    await live.define("job", ONE_STEP)
+    runs = await live.request_many("job", range(2))
+    await lease(live)
+    await live.expire_leases()
+    await put_off(live, runs)
+    await beside(live, probe, worker_concurrency=2)
+    await make_due(live, runs)
+    runs.append(await live.request("job"))
+    assert await leased_rows(live) == set(runs[:2])
+    runs.append(await live.request("job"))
+    assert await leased_rows(live) == set(runs[:2])
+    go_on.set()
+    assert [(await live.finished(run_id)).attempt for run_id in runs] == [2, 2, 1, 1]
+    assert probe.most <= 2
 
 
 async def test_a_concurrency_limit_holds(live: World) -> None:

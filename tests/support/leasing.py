@@ -42,8 +42,18 @@ def keyed(key: str, limit: int, **policy: Any) -> dict[str, Any]:
 
 async def waiting_appends(world: World) -> list[int]:
     """The server processes of appends that wait for the head of the log."""
+    return await _waiting(world, "%append_events%")
+
+
+async def waiting_leases(world: World) -> list[int]:
+    """The server processes of a worker's rounds that wait for the head of the log."""
+    return await _waiting(world, "SELECT * FROM lease_due_work%")
+
+
+async def _waiting(world: World, query: str) -> list[int]:
     rows = await world.system.pool.fetch(
-        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%append_events%'"
-        " AND datname = current_database() AND pid <> pg_backend_pid()"
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1"
+        " AND datname = current_database() AND pid <> pg_backend_pid()",
+        query,
     )
     return [row["pid"] for row in rows]
