@@ -40,6 +40,7 @@ class EagerLease:
         self._answered = asyncio.Event()
         self._answered.set()
         self._busy_until = 0.0
+        self._failure: Exception | None = None
         self.reserved = 0
 
     def begin(self, appender: Appender, take: Callable[[Rows], None]) -> None:
@@ -66,17 +67,24 @@ class EagerLease:
         self.reserved = 0
         # A lateral join that found nothing answers with one row of nulls.
         leased = [row for row in rows if row["stream"] is not None]
-        if leased and self._take is not None:
-            self._busy_until = time.monotonic() + GIVE_WAY_SECONDS
-            self._take(leased)
-        self._answered.set()
+        try:
+            if leased and self._take is not None:
+                self._busy_until = time.monotonic() + GIVE_WAY_SECONDS
+                self._take(leased)
+        except Exception as error:
+            # The worker's, who cannot read what it was given; the append stands.
+            self._failure = error
+        finally:
+            self._answered.set()
 
     async def answered(self) -> None:
         """Wait until nothing is asked any more."""
         await self._answered.wait()
 
     async def give_way(self) -> None:
-        """Wait until what was leased has begun."""
+        """Wait until what was leased has begun. Raises what handing it over raised."""
         await self._answered.wait()
+        if self._failure is not None:
+            raise self._failure
         if (left := self._busy_until - time.monotonic()) > 0:
             await asyncio.sleep(left)

@@ -126,6 +126,8 @@ class Worker:
                         await self._wake.wait(seconds)
                 await self._drain()
             finally:
+                # Where it was cut off, too: what an append under way still leases is handed back.
+                self._draining.on = True
                 self._eager.end(system.appender)
                 for forget in unhear:
                     forget()

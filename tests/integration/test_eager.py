@@ -9,7 +9,8 @@ import pytest
 
 from ordinaut.domain.run import Run
 from ordinaut.log.wake import PROJECTED
-from ordinaut.work.lease import settle
+from ordinaut.work.eager import EagerLease, Rows
+from ordinaut.work.lease import folded, settle
 from tests.support.eventually import eventually
 from tests.support.leasing import TWO_STEPS, keyed, lease, leased_rows, waiting_appends, waiting_leases
 from tests.support.probes import Probe
@@ -23,6 +24,12 @@ async def beside(live: World, probe: Probe, **settings: Any) -> RunningWorker:
     worker = live.start_worker(probe.tool, appender=live.system.appender, **settings)
     await eventually(lambda: live.system.appender.companion)
     return worker
+
+
+async def released(live: World, run_id: str) -> bool:
+    """Whether nobody holds the run."""
+    row = (await live.due_work()).get(run_id)
+    return row is None or row["leased_by"] is None
 
 
 async def put_off(live: World, runs: Sequence[str]) -> None:
@@ -155,6 +162,27 @@ async def test_what_was_requested_stands_though_the_lease_fails(live: World) -> 
     assert (await live.finished(run_id)).attempt == 1
 
 
+async def test_what_was_requested_stands_though_what_is_leased_cannot_be_read(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await live.define("job", ONE_STEP)
+    with monkeypatch.context() as newer:
+        newer.setattr("ordinaut.log.append.SCHEMA_VERSION", 2)
+        runs = await live.request_many("job", range(1))
+    eager = EagerLease("w", 30.0, lambda: 2)
+
+    def take(rows: Rows) -> None:
+        folded(rows, "w")
+
+    eager.begin(live.system.appender, take)
+    runs.append(await live.request("job"))
+    assert await leased_rows(live) == set(runs)
+    # As where a round reads it: the worker does not go on as if nothing were.
+    with pytest.raises(ValueError, match="newer Ordinaut"):
+        await eager.give_way()
+    assert eager.reserved == 0
+
+
 async def test_a_run_whose_lease_ran_out_is_taken_over_along_with_another(live: World) -> None:
     probe = Probe(holding=True)
     await beside(live, probe, worker_concurrency=2)
@@ -187,6 +215,21 @@ async def test_a_worker_that_stops_hands_back_what_is_leased_to_it_at_that_momen
     assert await live.types(run_id) == ["RunRequested", "RunStarted", "RunRetryScheduled"]
     live.start_worker(probe.tool)
     assert (await live.finished(run_id)).state == "succeeded"
+
+
+async def test_a_worker_that_was_cut_off_begins_nothing_more(live: World) -> None:
+    probe = Probe()
+    worker = await beside(live, probe)
+    await live.define("job", ONE_STEP)
+    async with live.system.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM log_head FOR UPDATE")
+        requesting = asyncio.create_task(live.request("job"))
+        await eventually(lambda: waiting_appends(live))
+        await worker.kill()
+    run_id = await requesting
+    await eventually(lambda: released(live, run_id))
+    assert await live.types(run_id) == ["RunRequested", "RunStarted", "RunRetryScheduled"]
+    assert not probe.calls
 
 
 async def test_whenever_runs_are_requested_each_begins_once(live: World, seed: int) -> None:
