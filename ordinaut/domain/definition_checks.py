@@ -80,8 +80,18 @@ def check_trigger(on: Any, pointer: str) -> list[Fault]:
     return [
         *check_expression(on.get("where"), f"{pointer}/where", scope),
         *check_template(on.get("input"), f"{pointer}/input", scope),
-        *check_template(on.get("key"), f"{pointer}/key", scope),
+        *_check_grouping(on.get("key"), f"{pointer}/key", scope),
     ]
+
+
+def _check_grouping(key: Any, pointer: str, scope: "_Scope") -> list[Fault]:
+    """The faults of `on.key`: a template as others, but one that tells events apart."""
+    template, faults = _compiled(key, pointer, scope)
+    if isinstance(key, str) and template is not None and not template.expressions:
+        example = key if check_expression(key, pointer, scope) == [] else "data.id"
+        hint = f"write `${{{example}}}`, or leave it out to take all events together"
+        faults.append(Fault(pointer, f"{key!r} is the same for every event", hint))
+    return faults
 
 
 class _Scope:

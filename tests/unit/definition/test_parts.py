@@ -16,6 +16,18 @@ def parsed(on: dict[str, Any]) -> Any:
     return parse_definition(document, created_at=datetime.now(UTC), known_tools=None)
 
 
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [("data.id", "${data.id}"), ("orders of all", "${data.id}"), ("nothing.id", "${data.id}")],
+)
+def test_a_key_that_is_the_same_for_every_event_is_refused(key: str, instead: str) -> None:
+    with pytest.raises(Invalid) as told:
+        parsed({"stream": "orders", "key": key, "batch": {"time": "1s"}})
+    (fault,) = told.value.faults
+    assert (fault.pointer, fault.message) == ("/on/key", f"{key!r} is the same for every event")
+    assert f"`{instead}`" in str(fault.hint)
+
+
 TIME = {"within": "1m"}
 A, B = {"name": "a"}, {"name": "b", "event": "RunFailed"}
 
