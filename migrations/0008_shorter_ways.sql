@@ -94,3 +94,97 @@ BEGIN
 
     head_after := move_head(head_before, head_before + written, appended_at, false);
 END $$;
+
+-- As before (see 0003_leases.sql), but whether anything is due, and whether any of it is limited, is one look; and
+-- what has no concurrency key is leased here, and no function of its own.
+DROP FUNCTION lease_unlimited_work(text, float8, int);
+CREATE OR REPLACE FUNCTION lease_due_work(worker text, seconds float8, at_most int, chance int)
+RETURNS TABLE ("position" bigint, space text, stream text, version int, type text, schema smallint,
+               at timestamptz, actor text, correlation text, causation text, data jsonb, begun boolean)
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    waits       boolean;
+    limited     boolean;
+    share       int := 0;
+    leased      uuid[] := '{}';
+    lost        uuid[] := '{}';
+    free        uuid[];
+    free_lost   uuid[];
+    more        record;
+    head_before bigint;
+    started_at  timestamptz;
+    written     int;
+BEGIN
+    -- Nobody has to wait for a look that finds nothing.
+    SELECT EXISTS (SELECT FROM generate_series(9, 0, -1) AS p (priority),
+                          LATERAL (SELECT FROM due_work
+                                    WHERE priority = p.priority AND run_at <= now()
+                                      AND (lease_until IS NULL OR lease_until <= now()) LIMIT 1) AS w),
+           EXISTS (SELECT FROM due_work WHERE concurrency_key IS NOT NULL AND run_at <= now())
+      INTO waits, limited;
+    IF NOT waits THEN
+        RETURN;
+    END IF;
+    SELECT h.position, greatest(h.at, clock_timestamp()) INTO head_before, started_at
+      FROM log_head AS h FOR UPDATE;
+
+    limited := limited AND pg_try_advisory_xact_lock(hashtext('ordinaut.lease_limited_work'));
+    IF limited THEN
+        -- Half to those with a limit, so that neither kind keeps the other waiting.
+        share := (at_most + chance) / 2;
+        IF share > 0 THEN
+            SELECT l.leased, l.lost INTO leased, lost FROM lease_limited_work(worker, seconds, share) AS l;
+        END IF;
+    END IF;
+    IF cardinality(leased) < at_most THEN
+        limited := limited AND cardinality(leased) = share;
+        -- MATERIALIZED, because otherwise the planner may run the subquery again for each row it joins to, and
+        -- lease more than it was asked for. One priority at a time, because a condition on run_at narrows the
+        -- index only behind an exact priority: a million retries that are due later are not walked over.
+        WITH due AS MATERIALIZED (
+            SELECT w.run_id, w.leased_by IS NOT NULL AS lost
+              FROM generate_series(9, 0, -1) AS p (priority),
+                   LATERAL (SELECT run_id, leased_by FROM due_work
+                             WHERE priority = p.priority AND run_at <= now()
+                               AND (lease_until IS NULL OR lease_until <= now())
+                               AND concurrency_key IS NULL
+                             ORDER BY run_at LIMIT at_most - cardinality(leased) FOR UPDATE SKIP LOCKED) AS w
+             LIMIT at_most - cardinality(leased)
+        ),
+        taken AS (
+            UPDATE due_work AS d
+               SET leased_by = worker, lease_until = now() + make_interval(secs => seconds)
+              FROM due
+             WHERE d.run_id = due.run_id
+            RETURNING d.run_id, due.lost AS was_lost
+        )
+        SELECT coalesce(array_agg(run_id), '{}'), coalesce(array_agg(run_id) FILTER (WHERE was_lost), '{}')
+          INTO free, free_lost FROM taken;
+        leased := leased || free;
+        lost := lost || free_lost;
+    END IF;
+    IF limited AND cardinality(leased) < at_most THEN
+        SELECT * INTO more FROM lease_limited_work(worker, seconds, at_most - cardinality(leased));
+        leased := leased || more.leased;
+        lost := lost || more.lost;
+    END IF;
+
+    -- LATERAL with an ORDER BY, so that each run is looked up by the index: whatever the planner believes of
+    -- a log that was short when it last looked.
+    INSERT INTO events (position, space, stream, version, type, at, actor, correlation, causation, data)
+    SELECT head_before + row_number() OVER (), e.space, e.stream, 2, 'RunStarted', started_at,
+           'worker:' || worker, e.correlation, e.stream || '/1',
+           jsonb_build_object('task', e.data->>'task', 'attempt', 1, 'worker', worker)
+      FROM unnest(leased) AS run,
+           LATERAL (SELECT * FROM events WHERE stream = 'run-' || run ORDER BY version DESC LIMIT 1) AS e
+     WHERE e.version = 1 AND run <> ALL (lost);
+    GET DIAGNOSTICS written = ROW_COUNT;
+    written := move_head(head_before, head_before + written, started_at, true) - head_before;
+
+    RETURN QUERY
+    SELECT e.position, e.space, e.stream, e.version, e.type, e.schema, e.at, e.actor, e.correlation, e.causation,
+           e.data, e.position > head_before
+      FROM unnest(leased) AS run,
+           LATERAL (SELECT * FROM events WHERE stream = 'run-' || run ORDER BY version OFFSET 0) AS e;
+END $$;

@@ -1,9 +1,6 @@
--- As before (see 0003_leases.sql), but whether anything is due, and whether any of it is limited, is one look; and
--- what has no concurrency key is leased here, and no function of its own. Of a run that begins it answers with the
--- event that requested it alone, and with when it begins, `begun_at`: what RunStarted says beside that its worker
--- knows. So each run is looked up once, and half as much is sent. Of a run that does not begin, all events, and no
--- `begun_at`.
-DROP FUNCTION lease_unlimited_work(text, float8, int);
+-- As before (see 0003_leases.sql and 0008_shorter_ways.sql), but of a run that begins it answers with the event
+-- that requested it alone, and with when it begins, `begun_at`: what RunStarted says beside that its worker knows.
+-- So each run is looked up once, and half as much is sent. Of a run that does not begin, all events, and no `begun_at`.
 DROP FUNCTION lease_due_work(text, float8, int, int);
 CREATE FUNCTION lease_due_work(worker text, seconds float8, at_most int, chance int)
 RETURNS TABLE ("position" bigint, space text, stream text, version int, type text, schema smallint,
@@ -11,8 +8,6 @@ RETURNS TABLE ("position" bigint, space text, stream text, version int, type tex
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-    -- Not now(), when the transaction began: it may have appended what it leases (ordinaut/work/eager.py).
-    present     timestamptz := clock_timestamp();
     waits       boolean;
     limited     boolean;
     share       int := 0;
@@ -29,9 +24,9 @@ BEGIN
     -- Nobody has to wait for a look that finds nothing.
     SELECT EXISTS (SELECT FROM generate_series(9, 0, -1) AS p (priority),
                           LATERAL (SELECT FROM due_work
-                                    WHERE priority = p.priority AND run_at <= present
-                                      AND (lease_until IS NULL OR lease_until <= present) LIMIT 1) AS w),
-           EXISTS (SELECT FROM due_work WHERE concurrency_key IS NOT NULL AND run_at <= present)
+                                    WHERE priority = p.priority AND run_at <= now()
+                                      AND (lease_until IS NULL OR lease_until <= now()) LIMIT 1) AS w),
+           EXISTS (SELECT FROM due_work WHERE concurrency_key IS NOT NULL AND run_at <= now())
       INTO waits, limited;
     IF NOT waits THEN
         RETURN;
@@ -56,15 +51,15 @@ BEGIN
             SELECT w.run_id, w.leased_by IS NOT NULL AS lost
               FROM generate_series(9, 0, -1) AS p (priority),
                    LATERAL (SELECT run_id, leased_by FROM due_work
-                             WHERE priority = p.priority AND run_at <= present
-                               AND (lease_until IS NULL OR lease_until <= present)
+                             WHERE priority = p.priority AND run_at <= now()
+                               AND (lease_until IS NULL OR lease_until <= now())
                                AND concurrency_key IS NULL
                              ORDER BY run_at LIMIT at_most - cardinality(leased) FOR UPDATE SKIP LOCKED) AS w
              LIMIT at_most - cardinality(leased)
         ),
         taken AS (
             UPDATE due_work AS d
-               SET leased_by = worker, lease_until = present + make_interval(secs => seconds)
+               SET leased_by = worker, lease_until = now() + make_interval(secs => seconds)
               FROM due
              WHERE d.run_id = due.run_id
             RETURNING d.run_id, due.lost AS was_lost

@@ -3,7 +3,7 @@
 The lease itself is a change to `due_work` alone. What counts is RunStarted, appended at the version the run's
 stream was read at (I4): it fences off whoever had the run before, and it counts the attempt, before the first
 step begins. Most runs are leased once, when they have just been requested: theirs is appended by the server
-with the lease (migrations/0010_lease_answers.sql). What leasing any other means is decided here.
+with the lease (migrations/0011_lease_with_request.sql). What leasing any other means is decided here.
 """
 
 import random
