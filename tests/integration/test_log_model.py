@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -73,6 +73,15 @@ def wishes(unstorable: bool) -> st.SearchStrategy[Wish]:
     )
 
 
+@st.composite
+def alike(draw: st.DrawFn) -> list[Wish]:
+    """A batch as intake makes it: the same of several streams, of which what is common is sent once."""
+    wish = draw(wishes(False))
+    streams = draw(st.lists(stream_names, min_size=2, max_size=4, unique=True))
+    requires = {stream: off for stream, off in wish.requires.items() if stream not in streams}
+    return [replace(wish, stream=stream, requires=requires) for stream in streams]
+
+
 class LogMachine(RuleBasedStateMachine):
     """Each example has a space and streams of its own behind whatever is in the log already."""
 
@@ -137,7 +146,7 @@ class LogMachine(RuleBasedStateMachine):
         return {stream: self.model.version(stream) for stream in STREAMS}
 
     @rule(
-        batch=st.lists(wishes(False), min_size=1, max_size=4, unique_by=lambda w: w.stream),
+        batch=st.lists(wishes(False), min_size=1, max_size=4, unique_by=lambda w: w.stream) | alike(),
         keep=st.booleans(),
     )
     def append_a_batch_by_hand(self, batch: list[Wish], keep: bool) -> None:
