@@ -143,6 +143,8 @@ class Recorder:
             await self._index.refresh()
         if self._index.changes != known:
             return matched, {(entry.stream, entry.id): entry for entry in entries}
+        if matched == len(decided):
+            return matched, {}
         settled = {
             append.stream: isinstance(outcome, Appended)
             for append, outcome in zip(verdicts, outcomes, strict=True)
@@ -166,7 +168,7 @@ class Recorder:
         decided: list[tuple[Entry, Append, DeadLetter | None]] = []
         for entry in entries:
             source = sources.get(entry.stream)
-            of_age = None if source is None else partial(source.of_age, entry)
+            of_age = partial(source.of_age, entry) if source is not None and source.has_old else None
             for append, letter in decide(entry, listening[entry.stream], of_age, now=now, space=space):
                 decided.append((entry, append, letter))
         return decided

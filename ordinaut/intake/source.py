@@ -51,9 +51,14 @@ class Source:
     old_until: EntryId = (0, 0)
     clock_ahead: int = 0
 
+    @property
+    def has_old(self) -> bool:
+        """Whether there were entries in the stream before its group was made."""
+        return self.old_until != (0, 0)
+
     def of_age(self, entry: Entry, listeners: Sequence[Listener]) -> Sequence[Listener]:
         """Those listeners that take this entry: all, but for entries older than the group."""
-        if self.old_until == (0, 0):
+        if not self.has_old:
             return listeners
         at = parse_id(entry.id)
         if at > self.old_until:

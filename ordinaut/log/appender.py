@@ -56,7 +56,7 @@ class Appender:
         the database did not say whether it was appended; trying the same again is then safe, because
         the expected version lets it in at most once.
         """
-        (outcome,) = await self._submit([item])
+        (outcome,) = await self._submit([item], {item.stream}, set(_required(item)))
         if isinstance(outcome, Appended):
             return outcome
         raise outcome
@@ -74,12 +74,12 @@ class Appender:
         """The same, with whatever `append` would raise for an item in its place. They are queued now, not
         when the answer is awaited."""
         # Whole lists, because a future for each append would cost more than its place in the batch.
-        return _answers([self._submit(part) for part in _parts(items)])
+        return _answers([self._submit(*part) for part in _parts(items)])
 
-    def _submit(self, appends: Sequence[Append]) -> "asyncio.Future[list[Outcome | Exception]]":
+    def _submit(
+        self, appends: Sequence[Append], written: set[str], required: set[str]
+    ) -> "asyncio.Future[list[Outcome | Exception]]":
         future: asyncio.Future[list[Outcome | Exception]] = asyncio.get_running_loop().create_future()
-        written = {item.stream for item in appends}
-        required = {stream for item in appends for stream in _required(item)}
         self._queue.append(_Waiting(appends, written, required, future))
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush(), name="group-commit")
@@ -91,14 +91,14 @@ class Appender:
                 batch = self._take()
                 items = [item for waiting in batch for item in waiting.appends]
                 try:
-                    outcomes: Sequence[Outcome | Exception] = await self._commit(items, self.companion)
+                    outcomes: list[Outcome | Exception] = [*await self._commit(items, self.companion)]
                 except Exception as error:
                     outcomes = await self._one_by_one(items, error)
                 first = 0
                 for waiting in batch:
                     upto = first + len(waiting.appends)
                     if not waiting.future.done():  # else who waited for it has gone away
-                        waiting.future.set_result(list(outcomes[first:upto]))
+                        waiting.future.set_result(outcomes[first:upto])
                     first = upto
         finally:
             self._flusher = None
@@ -190,18 +190,22 @@ def _required(item: Append) -> list[str]:
     return [stream for stream, version in item.requires.items() if version]
 
 
-def _parts(items: Sequence[Append]) -> Iterator[list[Append]]:
-    """The list, cut wherever an append must not be in one batch with those before it, or a batch is full."""
+def _parts(items: Sequence[Append]) -> Iterator[tuple[list[Append], set[str], set[str]]]:
+    """The list, cut wherever an append must not be in one batch with those before it, or a batch is full; of
+    each part the streams it appends to, and those it requires."""
     part: list[Append] = []
     written: set[str] = set()
+    required: set[str] = set()
     for item in items:
-        if len(part) >= MAX_PART or item.stream in written or not written.isdisjoint(_required(item)):
-            yield part
-            part, written = [], set()
+        needs = _required(item)
+        if len(part) >= MAX_PART or item.stream in written or not written.isdisjoint(needs):
+            yield part, written, required
+            part, written, required = [], set(), set()
         part.append(item)
         written.add(item.stream)
+        required.update(needs)
     if part:
-        yield part
+        yield part, written, required
 
 
 def _told(error: Exception) -> Exception:
