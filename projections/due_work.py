@@ -23,7 +23,7 @@ CREATE TABLE due_work (
     scheduled         boolean     NOT NULL,
     leased_by         text,
     lease_until       timestamptz
-) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000,
+) WITH (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX ON due_work (priority DESC, run_at);
 CREATE INDEX ON due_work (task_id) WHERE scheduled;
@@ -73,7 +73,7 @@ UPDATE {rebuilt} r SET leased_by = l.leased_by, lease_until = l.lease_until
 
 PROJECTION = Projection(
     "due_work",
-    version=1,
+    version=2,
     ddl=DDL,
     folds=[Fold(REQUESTS, ADD), Fold(RETRIES, PUT_OFF), Fold(RUN_ENDED, REMOVE, wakes=False)],
     own=("leased_by", "lease_until"),

@@ -31,8 +31,8 @@ overlap, but for those of a few seconds around a change of the schedule."""
 OCCURS = frozenset({"RunRequested", "OccurrenceSkipped"})
 
 # What a backfill runs had its verdict, and keeps it, unless it was left out of the ledger.
-IS_VERDICT = """(data#>>'{cause,kind}' = 'schedule'
-        OR data#>>'{cause,kind}' = 'backfill' AND data#>>'{cause,verdict}' = 'none')"""
+IS_VERDICT = """CASE data#>>'{cause,kind}' WHEN 'schedule' THEN true
+        WHEN 'backfill' THEN data#>>'{cause,verdict}' = 'none' ELSE false END"""
 
 # A skip may stand for a range of instants (an outage of `every: 1s`): from `at` to `until`, `count` of
 # them. A fired occurrence stands for itself.
