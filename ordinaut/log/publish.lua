@@ -46,7 +46,7 @@ for i = 5, #ARGV do
   while from <= #ARGV[i] do
     local to = string.find(ARGV[i], '\n', from, true) or #ARGV[i] + 1
     if position > last then
-      redis.call('XADD', KEYS[1], string.format('%.0f-0', position), 'event', string.sub(ARGV[i], from, to - 1))
+      redis.call('XADD', KEYS[1], string.format('%d-0', position), 'event', string.sub(ARGV[i], from, to - 1))
       last = position
     end
     position = position + 1

@@ -37,11 +37,13 @@ REST_SECONDS = 0.02
 # once, because each text that is received and sent costs as much as the events in it. JSON without
 # line breaks: `jsonb` has none, `row_to_json` adds none.
 READ = f"""
-SELECT string_agg(row_to_json(e)::text, E'\\n' ORDER BY position), count(*)
-  FROM (SELECT position, space, stream, version, type, schema, at, actor, correlation, causation, data
-          FROM events WHERE position > $1 ORDER BY position LIMIT $2) AS e
- GROUP BY (position - $1 - 1) / {CHUNK}
- ORDER BY min(position)
+SELECT given.* FROM generate_series(0, ($2::int - 1) / {CHUNK}) AS n, LATERAL (
+    SELECT string_agg(row_to_json(e)::text, E'\\n'), count(*)
+      FROM (SELECT position, space, stream, version, type, schema, at, actor, correlation, causation, data
+              FROM events
+             WHERE position > $1 + n * {CHUNK} AND position <= $1 + least($2::int, (n + 1) * {CHUNK})
+             ORDER BY position) AS e
+) AS given (lines, count) WHERE count > 0
 """
 
 logger = structlog.get_logger(__name__)
@@ -123,7 +125,8 @@ class Relay:
 
     async def _publish_after(self, connection: Connection, log: Any, after: int) -> tuple[int, int]:
         """Publish the events that follow; the last position in the stream then, and how many were given."""
-        rows = await connection.fetch(READ, after, BATCH) if after < log["position"] else []
+        behind = min(BATCH, log["position"] - after)
+        rows = await connection.fetch(READ, after, behind) if behind > 0 else []
         count = sum(row["count"] for row in rows)
         last = await self._publish(connection, log, after + 1, count, [row[0] for row in rows])
         return last, count
