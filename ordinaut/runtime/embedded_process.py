@@ -37,6 +37,11 @@ class EmbeddedMissing(OrdinautError):
         )
 
 
+# What a server frees after each statement it needs again for the next one. glibc gives it back to the kernel,
+# which clears it before it gives it out anew: a tenth of what folding a batch took.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+
+
 def spawn(
     command: Sequence[str], directory: Path, log: Path, user: tuple[int, int] | None = None
 ) -> subprocess.Popen[bytes]:
@@ -54,7 +59,7 @@ def spawn(
         return subprocess.Popen(  # noqa: S603
             list(command),
             cwd=directory,
-            env={**environment, "LC_ALL": "C"},
+            env={**_KEEP_MEMORY, **environment, "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -36,6 +36,7 @@ appendonly yes
 appendfsync everysec
 aof-load-truncated yes
 save ""
+auto-aof-rewrite-min-size 512mb
 maxmemory-policy noeviction
 logfile ""
 """
