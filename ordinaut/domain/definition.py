@@ -4,7 +4,7 @@
 `load_definition` is for what the log holds: it trusts, compiles on first use, and is quick.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from ordinaut.domain.definition_checks import check_pipeline
+from ordinaut.domain.definition_checks import STEP_ROOTS, check_pipeline
 from ordinaut.domain.definition_model import TaskModel, close_match, read_model
 from ordinaut.domain.definition_secrets import check_literals, secret_places
 from ordinaut.domain.durations import seconds
@@ -33,7 +33,8 @@ _SCHEDULE_FIELDS = frozenset({"on", *(name for names in FIELDS.values() for name
 @dataclass(frozen=True, slots=True)
 class CompiledStep:
     """A step, ready to run: its templates compiled, its timeout in seconds. `secrets` are the places in
-    its `with` that name secrets: (JSON Pointer, name of the secret)."""
+    its `with` that name secrets: (JSON Pointer, name of the secret), `roots` the names at the root that
+    its `if` and its `with` use."""
 
     id: str
     tool: str
@@ -44,6 +45,7 @@ class CompiledStep:
     timeout_seconds: float
     save_as: str | None
     secrets: tuple[tuple[str, str], ...] = ()
+    roots: frozenset[str] = STEP_ROOTS
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -192,13 +194,14 @@ def _in_order(faults: list[Fault], document: Mapping[str, Any]) -> list[Fault]:
 
 
 def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
-    retry, condition, given = step["retry"], step["if"], compile_template(step["with"])
+    retry, given = step["retry"], compile_template(step["with"])
+    condition = None if step["if"] is None else compile_expression(step["if"])
     return CompiledStep(
         id=step["id"],
         tool=step["uses"],
         title=step["title"],
         with_template=given,
-        condition=None if condition is None else compile_expression(condition),
+        condition=condition,
         retry=Retry(
             max_attempts=retry["max_attempts"],
             backoff=retry["backoff"],
@@ -209,7 +212,14 @@ def _compile_step(step: Mapping[str, Any]) -> CompiledStep:
         timeout_seconds=seconds(step["timeout"]),
         save_as=step["save_as"],
         secrets=secret_places(given),
+        roots=_roots([*(one for _, one in given.expressions), *([condition] if condition else [])]),
     )
+
+
+def _roots(expressions: Sequence[Expression]) -> frozenset[str]:
+    if any(one.takes_everything for one in expressions):
+        return STEP_ROOTS
+    return frozenset().union(*(one.roots for one in expressions))
 
 
 def _compile_policy(policy: Mapping[str, Any]) -> Policy:

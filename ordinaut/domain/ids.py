@@ -10,16 +10,12 @@ import time
 import uuid
 from datetime import datetime
 
-_VERSION = 0x8 << 76
-_VARIANT = 0b10 << 62
-_FREE = ~(0xF << 76 | 0b11 << 62)
-"""The bits that are neither."""
-
 
 def _uuid8(milliseconds: int, digest: bytes) -> str:
-    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(digest[:10], "big")
-    text = f"{value & _FREE | _VERSION | _VARIANT:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time, rest = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}", digest[:10].hex()
+    # The version is all of a digit (8), the variant the upper two bits of one (10).
+    variant = "89ab"[digest[2] >> 4 & 0b11]
+    return f"{time[:8]}-{time[8:]}-8{rest[1:4]}-{variant}{rest[5:8]}-{rest[8:]}"
 
 
 def _digest(parts: tuple[str, ...]) -> bytes:

@@ -5,7 +5,10 @@ whatever comes from outside is checked once, here, and trusted from then on.
 """
 
 import math
+from datetime import datetime
 from typing import Any
+
+import orjson
 
 from ordinaut.domain.errors import Fault
 
@@ -44,6 +47,11 @@ def text_fault(text: str) -> str | None:
         except UnicodeEncodeError:
             return "text must not contain half a surrogate pair"
     return None
+
+
+def rfc3339(at: datetime) -> str:
+    """What `at.isoformat()` is for an instant in UTC, in a third of the time: each step has two."""
+    return orjson.dumps(at).decode()[1:-1]
 
 
 def faults_in(value: Any, pointer: str = "", depth: int = 0) -> list[Fault]:

@@ -84,16 +84,26 @@ def entry_time(entry_id: str) -> str:
     Anybody may choose ids; one beyond the year 9999 is read as its last millisecond. Raises
     BadEntry for what is not such an id.
     """
-    head = entry_id.partition("-")[0]
-    if not (head.isascii() and head.isdigit()):
+    time = _instant(entry_id.partition("-")[0])
+    if time is None:
         raise BadEntry(f"{entry_id!r} is not the id of a stream entry")
-    milliseconds = min(int(head), _LAST_MILLISECOND)
+    return time
+
+
+# Entries come in the order of time. What was last is mostly there again: the second, and where there are many
+# entries the millisecond, too.
+@lru_cache(64)
+def _instant(since_epoch: str) -> str | None:
+    """That millisecond; None where it is no number."""
+    if not (since_epoch.isascii() and since_epoch.isdigit()):
+        return None
+    milliseconds = min(int(since_epoch), _LAST_MILLISECOND)
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}+00:00"
 
 
 @lru_cache(64)
 def _second(since_epoch: int) -> str:
-    """That second, without a zone. Entries come in the order of time, so it is mostly the last one again."""
+    """That second, without a zone."""
     return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 

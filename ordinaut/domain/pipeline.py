@@ -3,14 +3,16 @@
 Pure: the worker calls the tools and brings the outcome and the time here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from ordinaut.domain.definition import CompiledStep, Definition
+from ordinaut.domain.definition_checks import STEP_ROOTS
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.expressions import truthy
+from ordinaut.domain.jsonvalues import rfc3339
 from ordinaut.domain.redact import redacted
 from ordinaut.domain.run import FINISHED, Run
 
@@ -23,25 +25,28 @@ def remaining_steps(definition: Definition, run: Run) -> Iterator[CompiledStep]:
             yield step
 
 
-def scope(definition: Definition, run: Run, now: datetime) -> dict[str, Any]:
-    """What a step's expressions see: `params`, `input`, `steps`, `run` and `now` (RFC 3339)."""
-    outputs: dict[str, Any] = {}
-    for step in definition.steps:
-        record = run.steps.get(step.id)
-        if record is not None and record.state in FINISHED:
-            for name in step.names:
-                outputs[name] = record.output
-    return {
-        "params": definition.params,
-        "input": run.input,
-        "steps": outputs,
-        "run": {
+def scope(
+    definition: Definition, run: Run, now: datetime, roots: Collection[str] = STEP_ROOTS
+) -> dict[str, Any]:
+    """What a step's expressions see: `params`, `input`, `steps`, `run` and `now` (RFC 3339). What is not
+    among `roots`, the names they use, may be missing: a batch of runs should not pay for what nobody asks."""
+    seen: dict[str, Any] = {"params": definition.params, "input": run.input}
+    if "steps" in roots:
+        seen["steps"] = outputs = {}
+        for step in definition.steps:
+            record = run.steps.get(step.id)
+            if record is not None and record.state in FINISHED:
+                for name in step.names:
+                    outputs[name] = record.output
+    if "run" in roots:
+        seen["run"] = {
             "id": run.id, "task": run.task, "attempt": run.attempt, "cause": run.cause,
             "requested_at": run.requested_at.isoformat() if run.requested_at else None,
             "simulate": run.simulate,
-        },
-        "now": now.isoformat(),
-    }  # fmt: skip
+        }  # fmt: skip
+    if "now" in roots:
+        seen["now"] = now.isoformat()
+    return seen
 
 
 def step_attempt(run: Run, step: CompiledStep) -> int:
@@ -76,7 +81,7 @@ def succeeded(
     """The step is done and will not be done again (I9)."""
     data = {
         "step": step.id, "attempt": attempt, "input": redacted(given), "output": output,
-        "started_at": started.isoformat(), "finished_at": finished.isoformat(),
+        "started_at": rfc3339(started), "finished_at": rfc3339(finished),
     }  # fmt: skip
     return NewEvent("StepSucceeded", data)
 

@@ -78,8 +78,12 @@ def secrets_in_urls(text: str) -> list[str]:
 def redacted(value: Any) -> Any:
     """`value` with what secret names hold replaced by a mark; the same object when nothing is."""
     if isinstance(value, dict):
-        copy = {name: MARK if is_secret_name(name) else redacted(member) for name, member in value.items()}
-        return copy if any(copy[name] is not value[name] for name in value) else value
+        changed = {
+            name: clean
+            for name, member in value.items()
+            if (clean := MARK if is_secret_name(name) else redacted(member)) is not member
+        }
+        return value | changed if changed else value
     if isinstance(value, list):
         items = [redacted(item) for item in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value

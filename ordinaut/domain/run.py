@@ -109,12 +109,21 @@ def evolve(run: Run, event: Event) -> None:
             why = f"skipped: {data['reason']}" if "reason" in data else "collected with others in a window"
             run.state, run.error = "skipped", {"message": why}
             run.requested_at = run.finished_at = event.at
+        case _:
+            go_on(run, event, event.at)
+    run.stream_version = event.version
+
+
+def go_on(run: Run, event: Event | NewEvent, at: datetime) -> None:
+    """Fold an event of `at` that does not begin the run's stream; the version is left to the caller."""
+    data = event.data
+    match event.type:
         case "RunStarted":
             run.state = "running"
             run.attempt = data["attempt"]
             run.crashes += 1  # taken back by whichever event ends the lease in an orderly way
-            run.started_at = run.started_at or event.at
-            run.timed_from = run.timed_from or event.at
+            run.started_at = run.started_at or at
+            run.timed_from = run.timed_from or at
             run.run_at = None
         case "StepStarted":
             run.steps[data["step"]] = StepRecord(
@@ -133,17 +142,16 @@ def evolve(run: Run, event: Event) -> None:
         case "RunResumed":
             run.state = "queued"
         case "RunSucceeded":
-            run.state, run.output, run.finished_at = "succeeded", data.get("output"), event.at
+            run.state, run.output, run.finished_at = "succeeded", data.get("output"), at
         case "RunFailed":
-            run.state, run.error, run.finished_at = "failed", data["error"], event.at
+            run.state, run.error, run.finished_at = "failed", data["error"], at
         case "RunCanceled":
-            run.state, run.finished_at, run.run_at = "canceled", event.at, None
+            run.state, run.finished_at, run.run_at = "canceled", at, None
             run.error = {"message": data.get("reason") or "canceled"}
         case "RunParked":
-            run.state, run.error, run.finished_at = "parked", data["error"], event.at
+            run.state, run.error, run.finished_at = "parked", data["error"], at
         case _:
             raise ValueError(f"{event.type} is not an event of a run")
-    run.stream_version = event.version
 
 
 def step_record(kind: str, data: Mapping[str, Any]) -> StepRecord:

@@ -23,7 +23,8 @@ class WhereIndex(Generic[T]):
     raises makes the trigger one that is always left to evaluate, which tells the reason."""
 
     def __init__(self, triggers: Iterable[T], where_of: Callable[[T], Expression | None]) -> None:
-        needed = [(trigger, _needs(trigger, where_of)) for trigger in triggers]
+        self._all = tuple(triggers)
+        needed = [(trigger, _needs(trigger, where_of)) for trigger in self._all]
         # The path with the most different values leaves the fewest triggers to an entry.
         values = {condition for _, conditions in needed for condition in conditions}
         spread = Counter(path for path, _ in values)
@@ -39,6 +40,8 @@ class WhereIndex(Generic[T]):
     def candidates(self, seen: Mapping[str, Any]) -> Sequence[T]:
         """The triggers that may hold for an entry (as its envelope), in the order they were given in. The
         `where` of every other one is false."""
+        if not self._by_value:
+            return self._all
         found = self._always
         for path, by_value in self._by_value.items():
             value = _value_at(path, seen)
@@ -46,7 +49,7 @@ class WhereIndex(Generic[T]):
                 continue  # equal to no text, number or null
             if filed := by_value.get((type(value) is bool, value)):
                 found = found + filed
-        return [trigger for _, trigger in (sorted(found, key=_number) if self._by_value else found)]
+        return [trigger for _, trigger in sorted(found, key=_number)]
 
 
 def _needs(trigger: T, where_of: Callable[[T], Expression | None]) -> list[tuple[Path, _Key]]:

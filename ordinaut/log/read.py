@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import asyncpg
@@ -13,24 +14,12 @@ from ordinaut.log.append import Connection
 
 COLUMNS = "position, space, stream, version, type, schema, at, actor, correlation, causation, data"
 
+_columns = itemgetter(*COLUMNS.split(", "))
+
 
 def to_event(row: asyncpg.Record) -> Event:
     """A row of `events` as an `Event` of the current schema version."""
-    return upcast(
-        Event(
-            row["position"],
-            row["space"],
-            row["stream"],
-            row["version"],
-            row["type"],
-            row["schema"],
-            row["at"],
-            row["actor"],
-            row["correlation"],
-            row["causation"],
-            row["data"],
-        )
-    )
+    return upcast(Event(*_columns(row)))
 
 
 async def head(connection: Connection) -> int:

@@ -48,12 +48,8 @@ class Entry:
 
 def digest(fields: Mapping[bytes, bytes]) -> str:
     """16 hexadecimal digits that stand for an entry's fields, in their order."""
-    hashed = blake2b(digest_size=8)
-    for name, value in fields.items():
-        hashed.update(b"%d %d " % (len(name), len(value)))
-        hashed.update(name)
-        hashed.update(value)
-    return hashed.hexdigest()
+    framed = [b"%d %d %b%b" % (len(name), len(value), name, value) for name, value in fields.items()]
+    return blake2b(b"".join(framed), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +107,7 @@ def decide(
             continue
         fields = fields or digest(entry.fields)
         run = ids.entry_run_id(task.space, entry.stream, entry.id, task.id)
-        if run_stream(run) in entry.taken:
+        if entry.taken and run_stream(run) in entry.taken:
             run = ids.entry_run_id(task.space, entry.stream, entry.id, task.id, fields)
         event = NewEvent(verdict.event.type, {**verdict.event.data, "digest": fields})
         append = Append(

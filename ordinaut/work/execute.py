@@ -152,7 +152,7 @@ class Execution:
     def _begin(self, step: CompiledStep) -> _Begun | None:
         """Begin a step; one that need not be waited for is done at once, and None the answer."""
         run, now = self.run, self._shop.system.time.now()
-        seen = pipeline.scope(self._definition, run, now)
+        seen = pipeline.scope(self._definition, run, now, step.roots)
         begun = _Begun(step, pipeline.step_attempt(run, step), now)
         try:
             if not pipeline.wanted(step, seen):

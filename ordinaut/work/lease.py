@@ -15,8 +15,8 @@ from importlib.resources import files
 import asyncpg
 
 from ordinaut.domain.errors import VersionConflict
-from ordinaut.domain.events import Event, NewEvent, reference
-from ordinaut.domain.run import Run, evolve, run_stream, start
+from ordinaut.domain.events import NewEvent, reference
+from ordinaut.domain.run import Run, evolve, go_on, run_stream, start
 from ordinaut.log.append import Append, Connection
 from ordinaut.log.read import to_event
 from ordinaut.runtime.metrics import RUNS
@@ -146,10 +146,6 @@ async def _start(system: System, worker: str, runs: Sequence[Run]) -> tuple[list
 
 def apply(run: Run, events: Sequence[NewEvent], at: datetime) -> None:
     """Fold what was just appended to the run's stream, at `at`, into the run."""
-    stream = run_stream(run.id)
-    for version, event in enumerate(events, run.stream_version + 1):
-        # No position: a run does not know any.
-        known = Event(
-            0, run.space, stream, version, event.type, 1, at, "", run.correlation, None, dict(event.data)
-        )
-        evolve(run, known)
+    for event in events:
+        go_on(run, event, at)
+    run.stream_version += len(events)

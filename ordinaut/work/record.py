@@ -1,7 +1,11 @@
 """Recording what came of a step, fenced by the run's stream version (I4), through any outage."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from prometheus_client import Histogram
 
 from ordinaut.domain.errors import Unavailable, VersionConflict
 from ordinaut.domain.events import NewEvent, reference
@@ -9,6 +13,7 @@ from ordinaut.domain.run import Run, run_stream
 from ordinaut.log.append import Append, Appended, Outcome
 from ordinaut.log.database import OUTAGE
 from ordinaut.log.read import read_stream
+from ordinaut.runtime.metrics import RUN_SECONDS, RUNS
 from ordinaut.runtime.system import System
 from ordinaut.work.lease import apply
 
@@ -49,6 +54,22 @@ async def record_all(
         for n, answer in zip(late, answers, strict=True):
             failures[n] = answer
     return failures
+
+
+@cache
+def _seconds(state: str) -> Histogram:
+    return RUN_SECONDS.labels(state)
+
+
+def measure(runs: Iterable[Run]) -> None:
+    """Count those of the runs that have ended, and how long they took."""
+    ended = Counter[str]()
+    for run in runs:
+        if run.ended and run.started_at and run.finished_at:
+            ended[run.state] += 1
+            _seconds(run.state).observe((run.finished_at - run.started_at).total_seconds())
+    for state, count in ended.items():
+        RUNS.labels(state).inc(count)
 
 
 def _append(worker: str, run: Run, events: Sequence[NewEvent]) -> Append:

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import asyncpg
 import httpx
 import structlog
-from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 
 from ordinaut.domain.definition import Definition
@@ -23,29 +22,24 @@ from ordinaut.domain.errors import Unavailable
 from ordinaut.domain.run import Run
 from ordinaut.log.database import OUTAGE, connect, create_pool
 from ordinaut.log.wake import CANCELED, PROJECTED, Wake
-from ordinaut.runtime.metrics import LEASES, RUN_SECONDS, RUNS
+from ordinaut.runtime.metrics import LEASES
 from ordinaut.runtime.system import System
 from ordinaut.work.eager import EagerLease, Rows
 from ordinaut.work.execute import Draining, Execution, Workshop
 from ordinaut.work.lease import NEXT_RUN_AT, RENEW_LEASES, Leased, folded, lease_due_work, settle
 from ordinaut.work.publisher import Publisher
-from ordinaut.work.record import LeaseLost, record_all
+from ordinaut.work.record import LeaseLost, measure, record_all
 from ordinaut.work.tools.base import StepContext
 from ordinaut.work.tools.http import new_client
 from ordinaut.work.tools.registry import Registry
 
-BATCH = 500
+BATCH = 1000
 
 LULL_SECONDS = 0.02
 """When nothing woke the worker for so long, it asks when the next run that is put off is due. Asked after
 each lease, it would be in the way of the first step of what was leased."""
 
 logger = structlog.get_logger(__name__)
-
-
-@cache
-def _measures(state: str) -> tuple[Counter, Histogram]:
-    return RUNS.labels(state), RUN_SECONDS.labels(state)
 
 
 class StepServices:
@@ -277,8 +271,10 @@ class Worker:
                 except Exception as error:
                     self._over(one, error)
             said = [(one.run, one.execution.pending()) for one in ended if one.execution]
-            for one, failure in zip(ended, await record_all(shop.system, self.name, said), strict=True):
+            failures = await record_all(shop.system, self.name, said)
+            for one, failure in zip(ended, failures, strict=True):
                 self._over(one, failure)
+            measure(one.run for one, failure in zip(ended, failures, strict=True) if failure is None)
         except asyncio.CancelledError:
             logger.info("runs.let_go", runs=len(runs))
             raise
@@ -313,18 +309,16 @@ class Worker:
             self._over(held, error)
         else:
             self._over(held, None)
+            measure([held.run])
         finally:
             self._go_on(held.run.limited)
 
     def _over(self, held: Held, failure: BaseException | None) -> None:
-        """A run has ended, was put off, or is not ours to carry out: measure or tell it, and forget it."""
+        """A run has ended, was put off, or is not ours to carry out: tell what is wrong, and forget it."""
         run = held.run
         match failure:
             case None:
-                if run.ended and run.started_at and run.finished_at:
-                    ended, seconds = _measures(run.state)
-                    ended.inc()
-                    seconds.observe((run.finished_at - run.started_at).total_seconds())
+                pass
             case LeaseLost():
                 LEASES.labels("lost").inc()
                 logger.info("run.lost", reason=str(failure), **_named(run))

@@ -1,6 +1,6 @@
 """What becomes of a run, step by step: which comes next, what it sees, what its outcome means."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from ordinaut.domain import pipeline
 from ordinaut.domain.definition import CompiledStep, Definition, parse_definition
 from ordinaut.domain.events import NewEvent
 from ordinaut.domain.expressions import ExpressionError
+from ordinaut.domain.jsonvalues import rfc3339
 from ordinaut.domain.pipeline import Failure
 from ordinaut.domain.redact import MARK
 from ordinaut.domain.run import Run, evolve
@@ -81,6 +82,21 @@ def test_a_step_sees_params_input_the_run_and_what_came_before() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "expression",
+    ["input", "run.cause.kind", "steps.a.n", "now", "@", "@.run.id", "keys(@)", "*.id", "[run, now][0].task",
+     "input.no || steps.a.n", "{at: now, n: steps.*.n}", "@ | run.requested_at", "!(steps.a)",
+     "map(&n, [steps.a, input])"],
+)  # fmt: skip
+def test_a_step_sees_all_that_its_expressions_name(expression: str) -> None:
+    definition = define({"id": "a"}, {"id": "b", "if": expression, "with": {"x": f"${{{expression}}}"}})
+    a, b = definition.steps
+    run = running(done(a, {"n": 1}))
+    seen, everything = (pipeline.scope(definition, run, BEGAN, *roots) for roots in ((b.roots,), ()))
+    assert b.with_template.render(seen) == b.with_template.render(everything)
+    assert pipeline.wanted(b, seen) is pipeline.wanted(b, everything)
+
+
 def test_a_failed_step_has_no_output_to_see() -> None:
     definition = define({"id": "a", "retry": {"max_attempts": 2}})
     events, _ = fail(definition.steps[0], running())
@@ -114,6 +130,12 @@ def test_an_if_that_cannot_be_told_is_an_error() -> None:
     definition = define({"id": "a", "if": "length(input.n) > `1`"})
     with pytest.raises(ExpressionError):
         pipeline.wanted(definition.steps[0], pipeline.scope(definition, running(), BEGAN))
+
+
+@examples(st.datetimes(timezones=st.just(UTC)))
+def test_instants_are_recorded_as_python_writes_them(at: datetime) -> None:
+    assert rfc3339(at) == at.isoformat()
+    assert datetime.fromisoformat(rfc3339(at)) == at
 
 
 def test_success_is_recorded_without_the_secrets_it_was_given() -> None:
