@@ -130,7 +130,8 @@ async def test_runs_that_are_being_taken_over_have_their_hands(
     await lease(live)
     await live.expire_leases()
     await put_off(live, runs)
-    await beside(live, probe, worker_concurrency=2)
+    # Nor does a poll find them before the append does.
+    await beside(live, probe, worker_concurrency=2, poll_seconds=5.0)
     await make_due(live, runs)
     runs.append(await live.request("job"))
     assert await leased_rows(live) == set(runs[:2])
