@@ -38,12 +38,13 @@ REST_SECONDS = 0.02
 # line breaks: `jsonb` has none, `row_to_json` adds none.
 READ = f"""
 SELECT given.* FROM generate_series(0, ($2::int - 1) / {CHUNK}) AS n, LATERAL (
-    SELECT string_agg(row_to_json(e)::text, E'\\n'), count(*)
+    SELECT string_agg(row_to_json(e)::text, E'\\n' ORDER BY position), count(*)
       FROM (SELECT position, space, stream, version, type, schema, at, actor, correlation, causation, data
               FROM events
              WHERE position > $1 + n * {CHUNK} AND position <= $1 + least($2::int, (n + 1) * {CHUNK})
              ORDER BY position) AS e
 ) AS given (lines, count) WHERE count > 0
+ ORDER BY n
 """
 
 logger = structlog.get_logger(__name__)
